@@ -1,0 +1,1 @@
+"""Layer families: each file holds layers that belong together, importer and exporter facing each other."""

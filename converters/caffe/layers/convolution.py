@@ -1,0 +1,98 @@
+"""Convolution <-> Conv, Deconvolution <-> ConvTranspose, Im2col -> Conv with one-hot filters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from converters.builder import Builder
+from converters.caffe.layers.axes import canonical, per_axis, shown, sizes
+from converters.caffe.layers.register import ParsedLayer, Results, importer
+from converters.errors import ShapeError, UnsupportedError
+
+
+@importer("Convolution", options="convolution_param", ignored=["force_nd_im2col"])
+def convolution(layer: ParsedLayer, *bottoms: gs.Tensor, to: Builder) -> Results:
+    """Cross-correlation of (N, C, spatial...) with filters (num_output, C / group, kernel...); the last window is floored."""
+    p = layer.options
+    channels, spatial = _channels_and_axes(layer, bottoms)
+    kernel = _kernel(layer, spatial)
+    _check_groups(channels, p.num_output, p.group)
+    constants = _weights(layer, to, (p.num_output, channels // p.group, *kernel))
+    attributes = _attributes(layer, kernel)
+    return [to.node("Conv", [x, *constants], **attributes) for x in bottoms]
+
+
+@importer("Deconvolution", options="convolution_param", ignored=["force_nd_im2col"])
+def deconvolution(layer: ParsedLayer, *bottoms: gs.Tensor, to: Builder) -> Results:
+    """The transpose of a convolution: filters (C, num_output / group, kernel...); top = stride (size - 1) + extent - 2 pad."""
+    p = layer.options
+    channels, spatial = _channels_and_axes(layer, bottoms)
+    kernel = _kernel(layer, spatial)
+    _check_groups(channels, p.num_output, p.group)
+    constants = _weights(layer, to, (channels, p.num_output // p.group, *kernel))
+    attributes = _attributes(layer, kernel)
+    return [to.node("ConvTranspose", [x, *constants], **attributes) for x in bottoms]
+
+
+@importer("Im2col", options="convolution_param", ignored=["force_nd_im2col", "num_output", "bias_term", "group"])
+def im2col(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
+    """Each kernel position as a channel of its own: (N, C * kernel, spatial...), channel = c * kernel + position."""
+    channels, spatial = _channels_and_axes(layer, [x])
+    kernel = _kernel(layer, spatial)
+    positions = int(np.prod(kernel))
+    one_hot = np.eye(positions, dtype=np.float32).reshape(positions, 1, *kernel)
+    filters = np.tile(one_hot, (channels, *([1] * (spatial + 1))))
+    attributes = _attributes(layer, kernel)
+    attributes["group"] = channels
+    return to.node("Conv", [x, to.const("weight", filters)], **attributes)
+
+
+def _channels_and_axes(layer: ParsedLayer, bottoms: Sequence[gs.Tensor]) -> tuple[int, int]:
+    """Channels and the number of spatial axes. Axes before the channels beyond the batch would need a reshape: refused."""
+    if not bottoms:
+        raise UnsupportedError("takes 1 or more bottom(s), not 0")
+    x = bottoms[0]
+    if any(list(other.shape) != list(x.shape) for other in bottoms):
+        raise ShapeError(f"its bottoms differ in shape: {' and '.join(shown(b.shape) for b in bottoms)}")
+    axis = canonical(layer.options.axis, len(x.shape))
+    if axis != 1 or len(x.shape) < 3:
+        raise UnsupportedError(f"channels on axis {axis} of {len(x.shape)}: only axis 1 before spatial axes has an ONNX form")
+    return sizes(x, 1, 2)[0], len(x.shape) - 2
+
+
+def _kernel(layer: ParsedLayer, spatial: int) -> list[int]:
+    kernel = per_axis(layer.options, "kernel_size", spatial, 0)
+    if not all(kernel):
+        raise UnsupportedError("kernel_size is missing or zero")
+    return kernel
+
+
+def _check_groups(channels: int, num_output: int, group: int) -> None:
+    if not num_output or not group or channels % group or num_output % group:
+        raise ShapeError(f"{channels} channels to num_output {num_output} do not divide into {group} group(s)")
+
+
+def _weights(layer: ParsedLayer, to: Builder, shape: Sequence[int]) -> list[gs.Constant]:
+    p = layer.options
+    weight, *bias = layer.weights(shape, *([(p.num_output,)] if p.bias_term else []))
+    return [to.const("weight", weight), *(to.const("bias", b) for b in bias)]
+
+
+def _attributes(layer: ParsedLayer, kernel: Sequence[int]) -> dict[str, object]:
+    p = layer.options
+    pads = per_axis(p, "pad", len(kernel), 0)
+    strides = per_axis(p, "stride", len(kernel), 1)
+    if not all(strides):
+        raise UnsupportedError("stride is zero")
+    return {
+        "kernel_shape": list(kernel),
+        "strides": strides,
+        "pads": pads + pads,
+        "dilations": per_axis(p, "dilation", len(kernel), 1),
+        "group": p.group,
+    }
+
+

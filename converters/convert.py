@@ -1,0 +1,74 @@
+"""The one data flow: load, passes in order, save, verify."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from converters.errors import ConvertError
+from converters.formats import LoadOptions, format_named, format_of
+
+Stage = Callable[[str], Callable[[int, int], None]]
+
+
+@dataclass
+class Report:
+    """What a conversion did: the cost before and after the passes, a line a change by pass, and what was verified."""
+
+    before: Any
+    after: Any
+    changes: dict[str, list[str]] = field(default_factory=dict)
+    verified: list[str] = field(default_factory=list)
+
+
+def convert(
+    source: Path,
+    target: Path | None,
+    *,
+    source_format: str = "",
+    target_format: str = "",
+    prototxt: Path | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    opset: int | None = None,
+    fold_bn: bool = False,
+    verify: bool = False,
+    stage: Stage | None = None,
+) -> Report:
+    """Convert ``source`` to ``target`` (None: only load and run the passes). Formats are told by suffix unless given.
+
+    ``stage(name)`` gives the progress callback of a stage. Raises ConvertError or onnx_passes.GraphError;
+    DifferenceError, with ``target`` written, where ``verify`` finds that the result computes something else.
+    """
+    reader = format_named(source_format) if source_format else format_of(source)
+    writer = None if target is None else format_named(target_format) if target_format else format_of(target)
+    if not source.is_file():
+        raise ConvertError(f"{source}: {'is a directory' if source.is_dir() else 'no such file'}")
+    progress = stage or (lambda name: lambda done, total: None)
+
+    import onnx_passes  # onnx and graphsurgeon cost 0.3 s: not before they are needed
+
+    options = LoadOptions(prototxt, input_shapes or {}, inputs, outputs, opset, progress("reading"))
+    graph = reader.load(source, options)
+    before = onnx_passes.cost(graph)
+    changes: dict[str, list[str]] = {}
+    with tempfile.TemporaryDirectory(prefix="decant-") as folder:
+        reference = Path(folder, "before.onnx")
+        if verify:
+            format_named("onnx").save(graph, reference, None)
+        if (inputs or outputs) and not reader.cuts:
+            changes["extract_branch"] = onnx_passes.extract_branch(graph, inputs=inputs, outputs=outputs)
+        if fold_bn:
+            changes["fold_bn"] = onnx_passes.fold_bn(graph)
+        report = Report(before, onnx_passes.cost(graph), changes)
+        if writer is not None and target is not None:
+            writer.save(graph, target, progress("writing"))
+            if verify:
+                from converters.verify import verify_files
+
+                report.verified = verify_files(reference, target, source if reader.name == "caffe" else None, prototxt)
+    return report

@@ -1,0 +1,80 @@
+"""FORMATS: what can be read and written, by name and by suffix. A format's code is imported when it is first used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from converters.errors import ConvertError
+from converters.registry import nearest
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What a loader may be told. ``opset`` None is the loader's own choice; see each loader for what it takes."""
+
+    prototxt: Path | None = None
+    input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    inputs: Sequence[str] = ()
+    outputs: Sequence[str] = ()
+    opset: int | None = None
+    progress: Progress | None = None
+
+
+class Format(NamedTuple):
+    """``loader`` and ``saver`` are "module:function", or empty: loader(path, LoadOptions) and saver(graph, path, progress=).
+
+    ``cuts`` says that the loader itself keeps only what lies between inputs and outputs, so that layers outside need not
+    be known; elsewhere the pass extract_branch cuts.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    loader: str = ""
+    saver: str = ""
+    cuts: bool = False
+
+    def load(self, path: Path, options: LoadOptions) -> Any:
+        if not self.loader:
+            raise ConvertError(f"format '{self.name}' cannot be read")
+        return _function(self.loader)(path, options)
+
+    def save(self, graph: Any, path: Path, progress: Progress | None) -> None:
+        if not self.saver:
+            raise ConvertError(f"format '{self.name}' cannot be written yet")
+        _function(self.saver)(graph, path, progress=progress)
+
+
+FORMATS = (
+    Format("caffe", (".caffemodel", ".prototxt"), loader="converters.caffe.reader:load", cuts=True),
+    Format("onnx", (".onnx",), loader="converters.onnx_file:load", saver="converters.onnx_file:save"),
+)
+
+
+def format_named(name: str) -> Format:
+    """Raises ConvertError for a name that is in no row."""
+    for row in FORMATS:
+        if row.name == name:
+            return row
+    known = [row.name for row in FORMATS]
+    raise ConvertError(f"unknown format '{name}'{nearest(name, known)}; known are {', '.join(known)}")
+
+
+def format_of(path: Path) -> Format:
+    """The format of a file by its suffix. Raises ConvertError where the suffix is in no row."""
+    for row in FORMATS:
+        if path.suffix.lower() in row.suffixes:
+            return row
+    known = ", ".join(suffix for row in FORMATS for suffix in row.suffixes)
+    raise ConvertError(f"{path.name}: the suffix '{path.suffix}' tells no format (known: {known}): say it by --from or --to")
+
+
+def _function(spec: str) -> Callable[..., Any]:
+    module, _, name = spec.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function

@@ -1,0 +1,337 @@
+""".onnx <-> gs.Graph, with the weights left where they lie.
+
+Reading: the file is mapped, large initializers are cut out of its bytes and become views on the map, the small rest is
+parsed. Writing: the model is serialised without its large initializers, whose bytes are then written one by one into
+the graph message (their lengths are known beforehand), from file to file where they are still views. Past protobuf's
+2 GB the weights go to ``NAME.onnx.data`` as ONNX external data.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx_graphsurgeon as gs
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
+
+from converters import wire
+from converters.errors import ConvertError, FormatError, UnsupportedError, place
+from converters.filemap import MappedFile, origin, view
+from converters.formats import LoadOptions, Progress
+from converters.onnx_export import LARGE, Large, check, export
+from onnx_passes.graph import tensors
+
+MAX_PROTOBUF = 2**31 - 1
+EXTERNAL_ALIGNMENT = 4096
+
+Array = npt.NDArray[np.generic]
+_CHUNK = 1 << 22
+
+# Field numbers of onnx.proto.
+_MODEL_GRAPH, _GRAPH_INITIALIZER = 7, 5
+_DIMS, _DATA_TYPE, _FLOAT_DATA, _NAME, _RAW_DATA, _DOUBLE_DATA = 1, 2, 4, 8, 9, 10
+_TYPED_DATA = {_FLOAT_DATA: TensorProto.FLOAT, _DOUBLE_DATA: TensorProto.DOUBLE}
+
+_ATTRIBUTES_THAT_GET_LOST = frozenset(
+    {
+        AttributeProto.TENSORS,
+        AttributeProto.GRAPHS,
+        AttributeProto.SPARSE_TENSOR,
+        AttributeProto.SPARSE_TENSORS,
+        AttributeProto.TYPE_PROTO,
+        AttributeProto.TYPE_PROTOS,
+    }
+)
+
+
+# ---- writing ----
+
+
+def save(graph: gs.Graph, path: Path, *, progress: Progress | None = None) -> None:
+    """Write ``graph``. ``graph.metadata_props``, if there is one, becomes the model's metadata.
+
+    The model is checked in full, without its weights, before a byte is written. The file appears whole or not at all:
+    it is written beside ``path`` and renamed. Raises ConvertError if the graph is not valid.
+    """
+    model, large = export(graph)
+    check(model, large)
+    total = sum(item.values.nbytes for item in large)
+    report = _Report(progress, total)
+    if model.ByteSize() + total + 64 * (len(large) + 1) <= MAX_PROTOBUF:
+        with _replacing(path) as out:
+            _write_inline(model, large, out, report)
+        return
+    data_path = path.with_name(path.name + ".data")
+    with _replacing(path) as out, _replacing(data_path) as data:
+        _write_external(model, large, data, data_path.name, report)
+        out.write(model.SerializeToString())
+
+
+def _write_inline(model: ModelProto, large: Sequence[Large], out: BinaryIO, report: _Report) -> None:
+    """The model's bytes with the large initializers at the end of its graph."""
+    graph = model.graph.SerializeToString()
+    model.ClearField("graph")
+    heads = [_initializer_head(item) for item in large]
+    length = len(graph) + sum(len(head) + item.values.nbytes for head, item in zip(heads, large, strict=True))
+    out.write(model.SerializeToString())
+    out.write(wire.bytes_header(_MODEL_GRAPH, length))
+    out.write(graph)
+    for head, item in zip(heads, large, strict=True):
+        out.write(head)
+        _write_array(item.values, out, report)
+
+
+def _initializer_head(item: Large) -> bytes:
+    """Everything of an initializer's field but its data, which are the last bytes of it."""
+    header = item.header.SerializeToString()
+    data = wire.bytes_header(_RAW_DATA, item.values.nbytes)
+    return wire.bytes_header(_GRAPH_INITIALIZER, len(header) + len(data) + item.values.nbytes) + header + data
+
+
+def _write_external(
+    model: ModelProto, large: Sequence[Large], data: BinaryIO, location: str, report: _Report
+) -> None:
+    """The data of large initializers one behind the other, and in the model where they lie."""
+    for item in large:
+        data.seek(-data.tell() % EXTERNAL_ALIGNMENT, os.SEEK_CUR)
+        tensor = model.graph.initializer.add()
+        tensor.CopyFrom(item.header)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, number in {"offset": data.tell(), "length": item.values.nbytes}.items():
+            tensor.external_data.add(key=key, value=str(number))
+        tensor.external_data.add(key="location", value=location)
+        _write_array(item.values, data, report)
+
+
+def _write_array(array: Array, out: BinaryIO, report: _Report) -> None:
+    """The array's bytes, little-endian in C order: from file to file where it is a view, in pieces otherwise."""
+    where = origin(array)
+    if where is not None:
+        _copy_range(where[0].descriptor, where[1], array.nbytes, out, report)
+        return
+    flat = array.reshape(-1)
+    step = max(1, _CHUNK // array.itemsize)
+    for start in range(0, flat.size, step):
+        piece = np.ascontiguousarray(flat[start : start + step], array.dtype.newbyteorder("<"))
+        out.write(piece.view(np.uint8).data)
+        report.add(piece.nbytes)
+
+
+def _copy_range(source: int, offset: int, length: int, out: BinaryIO, report: _Report) -> None:
+    """``length`` bytes from a file to ``out``, inside the kernel where it can."""
+    out.flush()
+    while length:
+        copied = _kernel_copy(source, offset, min(length, _CHUNK * 16), out.fileno(), out.tell())
+        if copied:
+            out.seek(copied, os.SEEK_CUR)
+        else:
+            piece = os.pread(source, min(length, _CHUNK), offset)
+            if not piece:
+                raise ConvertError("the source file became shorter while it was read")
+            out.write(piece)
+            out.flush()
+            copied = len(piece)
+        offset += copied
+        length -= copied
+        report.add(copied)
+
+
+def _kernel_copy(source: int, offset: int, length: int, target: int, target_offset: int) -> int:
+    """os.copy_file_range; 0 where the system or the file systems have none."""
+    if not hasattr(os, "copy_file_range"):
+        return 0
+    try:
+        return os.copy_file_range(source, target, length, offset, target_offset)
+    except OSError:
+        return 0
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file beside ``path`` to write to, renamed to ``path`` at the end; removed, with ``path`` untouched, on any failure."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as out:
+            yield out
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class _Report:
+    """Counts bytes for a progress bar."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def add(self, count: int) -> None:
+        self._done += count
+        if self._progress:
+            self._progress(self._done, self._total)
+
+
+# ---- reading ----
+
+
+class _Cut(NamedTuple):
+    """Where the data of a large initializer lie in the file."""
+
+    start: int
+    length: int
+
+
+def load(path: Path, options: LoadOptions) -> gs.Graph:
+    """The graph of an .onnx; large weights are views on the file. Takes no options but progress.
+
+    Raises FormatError if it is no ONNX model, or damaged.
+    """
+    with place(path.name):
+        return _load(path, options)
+
+
+def _load(path: Path, options: LoadOptions) -> gs.Graph:
+    if options.prototxt or options.input_shapes or options.opset:
+        raise UnsupportedError("an ONNX model says its shapes and its opset itself: no --prototxt, --input-shape or --opset")
+    source = MappedFile(path)
+    rest, cuts = _without_large_data(source)
+    try:
+        model = ModelProto.FromString(rest)
+    except DecodeError:
+        raise FormatError("not an ONNX model, or damaged") from None
+    if not model.HasField("graph") or not model.opset_import:
+        raise FormatError("not an ONNX model: it has no graph, or does not say its opset")
+    _refuse_lost_attributes(model.graph)
+    folder = _ExternalData(path.parent)
+    arrays: dict[str, Array] = {}
+    for number, tensor in enumerate(model.graph.initializer):
+        if number in cuts:
+            arrays[tensor.name] = _array(tensor, source, cuts[number])
+        elif tensor.data_location == TensorProto.EXTERNAL:
+            arrays[tensor.name] = folder.array(tensor)
+    graph = gs.import_onnx(model)
+    for tensor in tensors(graph):
+        if isinstance(tensor, gs.Constant) and tensor.name in arrays:
+            tensor.values = arrays[tensor.name]
+            tensor.data_location = None
+    graph.metadata_props = {entry.key: entry.value for entry in model.metadata_props}
+    return graph
+
+
+def _without_large_data(source: MappedFile) -> tuple[bytes, dict[int, _Cut]]:
+    """The model's bytes without the data of large initializers, and by the initializer's number where those lie."""
+    pieces: list[bytes] = []
+    cuts: dict[int, _Cut] = {}
+    for field in wire.fields(source, 0, len(source)):
+        if field.number == _MODEL_GRAPH and field.wire_type == wire.BYTES:
+            graph = b"".join(_graph_pieces(source, field, cuts))
+            pieces += [wire.bytes_header(_MODEL_GRAPH, len(graph)), graph]
+        else:
+            pieces.append(source[field.tag : field.end])
+    return b"".join(pieces), cuts
+
+
+def _graph_pieces(source: MappedFile, graph: wire.Field, cuts: dict[int, _Cut]) -> Iterator[bytes]:
+    number = -1
+    kept_from = graph.start
+    for field in wire.fields(source, graph.start, graph.end):
+        if field.number != _GRAPH_INITIALIZER or field.wire_type != wire.BYTES:
+            continue
+        number += 1
+        data = _large_data(source, field)
+        if data is None:
+            continue
+        yield source[kept_from : field.tag]
+        kept_from = field.end
+        header = source[field.start : data.tag] + source[data.end : field.end]
+        yield wire.bytes_header(_GRAPH_INITIALIZER, len(header)) + header
+        cuts[number] = _Cut(data.start, data.end - data.start)
+    yield source[kept_from : graph.end]
+
+
+def _large_data(source: MappedFile, tensor: wire.Field) -> wire.Field | None:
+    """The one field that holds a tensor's data, if it is large and its bytes are the values as they lie in memory."""
+    if tensor.end - tensor.start < LARGE:
+        return None
+    kind, found = 0, None
+    for field in wire.fields(source, tensor.start, tensor.end):
+        if field.number == _DATA_TYPE:
+            kind = field.value
+        elif field.number in (_RAW_DATA, *_TYPED_DATA) and field.wire_type == wire.BYTES:
+            if found is not None:
+                return None
+            found = field
+    if found is None or not _is_plain(kind) or _TYPED_DATA.get(found.number, kind) != kind:
+        return None
+    return found
+
+
+def _is_plain(kind: int) -> bool:
+    """Whether numpy itself has the type, so that bytes in the file are values in an array."""
+    try:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(kind)).kind in "fiub" and kind not in _PACKED
+    except (KeyError, TypeError):
+        return False
+
+
+_PACKED = {getattr(TensorProto, name, -1) for name in ("INT4", "UINT4", "INT2", "UINT2", "FLOAT4E2M1")}
+
+
+def _array(tensor: TensorProto, source: MappedFile, cut: _Cut) -> Array:
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).newbyteorder("<")
+    if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) * dtype.itemsize != cut.length:
+        raise FormatError(f"damaged: initializer '{tensor.name}' of {list(tensor.dims)} holds {cut.length} bytes")
+    return view(source, dtype, cut.start, tensor.dims)
+
+
+class _ExternalData:
+    """Files beside the model that hold weights. Only files inside its folder are read, and never through a link."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, MappedFile] = {}
+
+    def array(self, tensor: TensorProto) -> Array:
+        """Raises FormatError if the file is missing, lies elsewhere, or is too short."""
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        where = f"initializer '{tensor.name}'"
+        if not _is_plain(tensor.data_type):
+            raise UnsupportedError(f"{where}: external data of type {TensorProto.DataType.Name(tensor.data_type)}")
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).newbyteorder("<")
+        size = math.prod(tensor.dims) * dtype.itemsize
+        try:
+            offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
+        except ValueError:
+            raise FormatError(f"{where}: its place in the external file is not a number") from None
+        if min(tensor.dims, default=0) < 0 or length != size or offset < 0:
+            raise FormatError(f"{where}: {length} bytes of external data for shape {list(tensor.dims)}")
+        return view(self._file(entries.get("location", ""), where), dtype, offset, tensor.dims)
+
+    def _file(self, location: str, where: str) -> MappedFile:
+        if location not in self._files:
+            path = self._folder / location
+            inside = path.resolve().is_relative_to(self._folder.resolve()) and ".." not in Path(location).parts
+            if not location or Path(location).is_absolute() or not inside or path.is_symlink():
+                raise FormatError(f"{where}: external data lie outside of the model's folder: '{location}'")
+            if not path.is_file():
+                raise FormatError(f"{where}: its external data '{location}' are missing")
+            self._files[location] = MappedFile(path)
+        return self._files[location]
+
+
+def _refuse_lost_attributes(graph: GraphProto) -> None:
+    """Raises UnsupportedError for attributes that graphsurgeon would drop without a word."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type in _ATTRIBUTES_THAT_GET_LOST:
+                kind = AttributeProto.AttributeType.Name(attribute.type)
+                raise UnsupportedError(f"node '{node.name}' ({node.op_type}): attribute '{attribute.name}' of type {kind}")
+            if attribute.type == AttributeProto.GRAPH:
+                _refuse_lost_attributes(attribute.g)
