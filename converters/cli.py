@@ -9,7 +9,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +60,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> 
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.version_option(version("onnx-decant"), prog_name="decant")
+@click.version_option(package_name="onnx-decant", prog_name="decant")
 def main(
     source: Path,
     target: Path | None,

@@ -18,6 +18,27 @@ import numpy.typing as npt
 from converters.errors import FormatError
 
 
+# How files begin that are not what their suffix says, and what they are.
+_BEGINNINGS = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run 'git lfs pull' where it came from"),
+    (b"<!doctype html", "an HTML page: the download went wrong"),
+    (b"<html", "an HTML page: the download went wrong"),
+    (b"<?xml", "an XML page: the download went wrong"),
+    (b"\x89hdf\r\n", "an HDF5 file; a .caffemodel.h5 has to be saved again with snapshot_format: BINARYPROTO"),
+    (b"pk\x03\x04", "a zip archive: unpack it first, if it is one of a model"),
+    (b"\x1f\x8b", "a gzip archive: unpack it first"),
+    (b"name:", "a text file, perhaps a prototxt"),
+    (b"layer", "a text file, perhaps a prototxt"),
+    (b"input:", "a text file, perhaps a prototxt"),
+)
+
+
+def not_a_model(head: bytes) -> str:
+    """What a file that begins with ``head`` is instead of a model, or '' if that is not clear."""
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return next((what for beginning, what in _BEGINNINGS if start.startswith(beginning)), "")
+
+
 class MappedFile(mmap.mmap):
     """A read-only map of a whole file. ``file`` stays open, for copies from file to file."""
 

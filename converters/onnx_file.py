@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -20,10 +20,11 @@ import numpy.typing as npt
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
+from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
 from converters import wire
 from converters.errors import ConvertError, FormatError, UnsupportedError, place
-from converters.filemap import MappedFile, origin, view
+from converters.filemap import MappedFile, not_a_model, origin, view
 from converters.formats import LoadOptions, Progress
 from converters.onnx_export import LARGE, Large, check, export
 from onnx_passes.graph import tensors
@@ -205,24 +206,54 @@ def _load(path: Path, options: LoadOptions) -> gs.Graph:
     try:
         model = ModelProto.FromString(rest)
     except DecodeError:
-        raise FormatError("not an ONNX model, or damaged") from None
+        raise FormatError(not_a_model(source[:64]) or "not an ONNX model, or damaged") from None
     if not model.HasField("graph") or not model.opset_import:
         raise FormatError("not an ONNX model: it has no graph, or does not say its opset")
-    _refuse_lost_attributes(model.graph)
-    folder = _ExternalData(path.parent)
+    _refuse_lost(model.graph)
+    arrays = _arrays(model, source, cuts, _ExternalData(path.parent))
+    _check(model, arrays)
+    try:
+        graph = gs.import_onnx(model)
+    except OnnxGraphSurgeonException as error:
+        raise FormatError(str(error)) from None
+    for tensor in tensors(graph):
+        if isinstance(tensor, gs.Constant) and tensor.name in arrays:
+            tensor.values = arrays[tensor.name]
+            tensor.data_location = None
+    for name in ("name", "doc_string", "producer_name", "producer_version"):
+        setattr(graph, name, _text(getattr(graph, name)))
+    graph.metadata_props = {_text(entry.key): _text(entry.value) for entry in model.metadata_props}
+    return graph
+
+
+def _text(value: str | bytes) -> str:
+    """protobuf hands out bytes where a text is not UTF-8."""
+    return value if isinstance(value, str) else value.decode(errors="replace")
+
+
+def _arrays(model: ModelProto, source: MappedFile, cuts: Mapping[int, _Cut], folder: _ExternalData) -> dict[str, Array]:
+    """Views for the initializers whose data lie in the file, or in a file beside it."""
     arrays: dict[str, Array] = {}
     for number, tensor in enumerate(model.graph.initializer):
         if number in cuts:
             arrays[tensor.name] = _array(tensor, source, cuts[number])
         elif tensor.data_location == TensorProto.EXTERNAL:
             arrays[tensor.name] = folder.array(tensor)
-    graph = gs.import_onnx(model)
-    for tensor in tensors(graph):
-        if isinstance(tensor, gs.Constant) and tensor.name in arrays:
-            tensor.values = arrays[tensor.name]
-            tensor.data_location = None
-    graph.metadata_props = {entry.key: entry.value for entry in model.metadata_props}
-    return graph
+    return arrays
+
+
+def _check(model: ModelProto, arrays: Mapping[str, Array]) -> None:
+    """onnx.checker on what was read. Raises FormatError: whatever comes behind this may count on a valid model."""
+    initializers = list(model.graph.initializer)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(t for t in initializers if t.name not in arrays)
+    try:
+        check(model, [Large(t, arrays[t.name]) for t in initializers if t.name in arrays])
+    except ConvertError as error:
+        raise FormatError(error.message) from None
+    finally:
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(initializers)
 
 
 def _without_large_data(source: MappedFile) -> tuple[bytes, dict[int, _Cut]]:
@@ -326,12 +357,18 @@ class _ExternalData:
         return self._files[location]
 
 
-def _refuse_lost_attributes(graph: GraphProto) -> None:
-    """Raises UnsupportedError for attributes that graphsurgeon would drop without a word."""
+def _refuse_lost(graph: GraphProto) -> None:
+    """Raises for what graphsurgeon would drop without a word (attributes of rare types), and for names that are no text."""
     for node in graph.node:
+        texts = (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
+        if not all(isinstance(text, str) for text in texts):
+            raise FormatError("damaged: a name is not UTF-8")
         for attribute in node.attribute:
             if attribute.type in _ATTRIBUTES_THAT_GET_LOST:
                 kind = AttributeProto.AttributeType.Name(attribute.type)
                 raise UnsupportedError(f"node '{node.name}' ({node.op_type}): attribute '{attribute.name}' of type {kind}")
             if attribute.type == AttributeProto.GRAPH:
-                _refuse_lost_attributes(attribute.g)
+                _refuse_lost(attribute.g)
+    for info in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        if not isinstance(info.name, str):
+            raise FormatError("damaged: a name is not UTF-8")

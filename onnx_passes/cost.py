@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnx_passes.graph import tensors, value
+from onnx_passes.graph import tensors
 
 
 @dataclass(frozen=True)
@@ -45,28 +45,26 @@ def macs(graph: gs.Graph) -> int | None:
 def node_macs(node: gs.Node) -> int | None:
     """The MACs of one node; 0 for ops that do not multiply matrices."""
     if node.op == "Conv":
-        return _product(node.outputs[0].shape, node.inputs[1].shape[1:])
+        return _product(node.outputs[0].shape, _part(node.inputs[1], 1))
     if node.op == "ConvTranspose":
-        return _product(node.inputs[0].shape, node.inputs[1].shape[1:])
+        return _product(node.inputs[0].shape, _part(node.inputs[1], 1))
     if node.op == "Gemm":
-        a = node.inputs[0].shape
-        return _product(node.outputs[0].shape, a and a[:1] if node.attrs.get("transA") else a and a[1:])
+        transposed = node.attrs.get("transA", 0)
+        return _product(node.outputs[0].shape, _part(node.inputs[0], 0 if transposed else 1, 1 if transposed else None))
     if node.op == "MatMul":
-        a = node.inputs[0].shape
-        return _product(node.outputs[0].shape, a and a[-1:])
+        return _product(node.outputs[0].shape, _part(node.inputs[0], -1))
     if node.op == "Scan":
-        steps = node.inputs[len(node.inputs) - node.attrs["num_scan_inputs"]].shape
+        steps = _part(node.inputs[len(node.inputs) - node.attrs["num_scan_inputs"]], 0, 1)
         inner = macs(node.attrs["body"])
-        return None if inner is None else _product(steps and steps[:1], [inner])
+        return None if inner is None else _product(steps, [inner])
     return 0
+
+
+def _part(tensor: gs.Tensor, start: int, end: int | None = None) -> list[int] | None:
+    return None if tensor.shape is None else list(tensor.shape)[start:end]
 
 
 def _product(*shapes: list[int] | None) -> int | None:
     sizes = [size for shape in shapes for size in (shape if shape is not None else [None])]
     return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None  # type: ignore[arg-type]
 
-
-def weight_bytes(graph: gs.Graph) -> int:
-    """The bytes of all constants that nodes read."""
-    found = {id(t): values.nbytes for t in tensors(graph) if (values := value(t)) is not None}
-    return sum(found.values())

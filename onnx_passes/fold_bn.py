@@ -20,6 +20,7 @@ from onnx_passes.graph import (
     View,
     drop_nodes,
     float64,
+    forget,
     ops,
     set_input,
     take_over,
@@ -197,6 +198,7 @@ def _scale_weights(node: gs.Node, affine: Affine, view: View, shared: Folded) ->
         key = (id(weight), affine.scale.tobytes())
         if key not in shared:
             shared[key] = weight, view.replaced(weight, _scaled(node, weight.values, affine.scale))
+            forget(weight.values)
         set_input(node, 1, shared[key][1])
     if old_bias is None and not bias.any():
         return
@@ -218,7 +220,9 @@ def _bias(node: gs.Node, channels: int) -> Array:
     if len(node.inputs) < 3 or node.inputs[2].name == "":
         return np.zeros(channels)
     bias = value(node.inputs[2])
-    per_channel = None if bias is None else _per_channel(bias, channels, 2) if node.op == "Gemm" else float64(bias)
+    per_channel = None
+    if bias is not None and (node.op == "Gemm" or bias.shape == (channels,)):
+        per_channel = _per_channel(bias, channels, 2) if node.op == "Gemm" else float64(bias)
     if per_channel is None:
         raise Skip(f"{node.name} keeps what follows: its bias is not a constant a channel")
     return per_channel * float(node.attrs.get("beta", 1.0))

@@ -7,6 +7,7 @@ outputs count, identity decides, and nothing recurses.
 from __future__ import annotations
 
 import difflib
+import mmap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -139,6 +140,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """", did you mean 'conv1'?" where a known name looks like ``name``, else nothing."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f", did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
+def forget(array: Array) -> None:
+    """Let go of the memory of an array that is a view on a mapped file and will not be read again; it stays readable."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    if not isinstance(base, mmap.mmap) or not hasattr(base, "madvise"):
+        return
+    start = array.ctypes.data - np.frombuffer(base, np.uint8, 1).ctypes.data
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (start + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if length > 0:
+        base.madvise(mmap.MADV_DONTNEED, first, length)
 
 
 def float64(array: Array) -> npt.NDArray[np.float64]:

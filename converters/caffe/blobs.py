@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from converters.caffe.prototxt import decode
 from converters.errors import FormatError, place
-from converters.filemap import MappedFile, view
+from converters.filemap import MappedFile, not_a_model, view
 from converters.wire import BYTES, FIXED32, FIXED64, VARINT, Field, bytes_header, fields
 
 Array = npt.NDArray[np.float32]
@@ -34,17 +34,6 @@ _V0_LAYER, _V0_NAME, _V0_BLOBS = 1, 1, 50
 _DATA, _SHAPE, _DOUBLE_DATA, _RAW_TYPE, _RAW_DATA = 5, 7, 8, 10, 12
 _RAW_DTYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 _MAX_AXES = 32
-
-_NOT_A_MODEL = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the model: run 'git lfs pull' where it came from"),
-    (b"<!doctype html", "an HTML page, not a model: the download went wrong"),
-    (b"<html", "an HTML page, not a model: the download went wrong"),
-    (b"<?xml", "an XML page, not a model: the download went wrong"),
-    (b"\x89hdf\r\n", "an HDF5 snapshot (.caffemodel.h5): save it again with snapshot_format: BINARYPROTO"),
-    (b"pk\x03\x04", "a zip archive, not a caffemodel"),
-    (b"\x1f\x8b", "a gzip archive, not a caffemodel: unpack it first"),
-)
-
 
 class StoredLayer(NamedTuple):
     """A layer of a .caffemodel: its name, its weights, and where its own message lies in the file."""
@@ -63,12 +52,13 @@ class CaffeModel(NamedTuple):
 def read_caffemodel(path: Path) -> CaffeModel:
     """Walk a .caffemodel. Raises FormatError, with the layer's name where there is one, for anything else or damaged."""
     source = MappedFile(path)
-    head = bytes(source[:64]).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for magic, what in _NOT_A_MODEL:
-        if head.startswith(magic):
-            raise FormatError(what)
-    if head.startswith((b"name:", b"layer", b"input:", b"#")):
-        raise FormatError("a prototxt (text), not a .caffemodel")
+    try:
+        return _walk(source)
+    except FormatError as error:
+        raise FormatError(not_a_model(source[:64]) or error.message) from None
+
+
+def _walk(source: MappedFile) -> CaffeModel:
     layers: list[StoredLayer] = []
     definition: list[bytes] = []
     for field in fields(source, 0, len(source)):
@@ -78,6 +68,8 @@ def read_caffemodel(path: Path) -> CaffeModel:
             definition += [bytes_header(field.number, len(rest)), rest]
         else:
             definition.append(source[field.tag : field.end])
+    if not layers:
+        raise FormatError("it holds no layers: not a caffemodel")
     return CaffeModel(layers, b"".join(definition))
 
 

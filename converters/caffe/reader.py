@@ -21,6 +21,7 @@ from converters.caffe.net import Layer, Net, net_from_tree
 from converters.caffe.options import Options
 from converters.caffe.upgrade import modern
 from converters.errors import ConvertError, FormatError, ShapeError, UnsupportedError, WeightsError, place
+from converters.filemap import not_a_model
 from converters.formats import LoadOptions, Progress
 from converters.registry import nearest
 
@@ -76,14 +77,13 @@ def _read(path: Path, prototxt: Path | None) -> Source:
 
 
 def _text(path: Path) -> bytes:
+    """Raises FormatError for a file that is plainly something else."""
     raw = path.read_bytes()
-    start = raw[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if not start:
+    if not raw.strip():
         raise FormatError("the file is empty")
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise FormatError("an HTML page, not a prototxt: the download went wrong")
-    if start.startswith(b"version https://git-lfs"):
-        raise FormatError("a Git LFS pointer, not the prototxt: run 'git lfs pull' where it came from")
+    what = not_a_model(raw[:64])
+    if what and "text" not in what:
+        raise FormatError(what)
     return raw
 
 
@@ -269,7 +269,7 @@ def _parsed(
     if layer.name in seen and blobs:
         raise WeightsError("a layer of this name comes before it; Caffe loads weights into the first one only: rename one")
     seen.add(layer.name)
-    return ParsedLayer(layer.name, layer.type, layer.tops, options, blobs)
+    return ParsedLayer(layer.name, layer.type, layer.tops, list(layer.message.top), options, blobs)
 
 
 def _run(

@@ -6,6 +6,8 @@ The rules are Caffe's own: util/upgrade_proto.cpp.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from converters.caffe.prototxt import Field, Fields, Scalar
 from converters.errors import FormatError
 
@@ -129,9 +131,10 @@ def modern(tree: Fields) -> Fields:
     layers = [_layer_fields(f) for f in tree if f.name in ("layer", "layers")]
     if any(_is_v0(fields) for _, fields in layers):
         layers = _v0_net(layers)
-    upgraded = [Field("layer", _modern_layer(fields), line) for line, fields in layers]
+    layers = [(line, _modern_layer(fields)) for line, fields in layers]
+    declared = {top for _, fields in layers if _word(fields, "type") == "Input" for top in _words(fields, "top")}
     head = [f for f in tree if f.name not in ("layer", "layers", "input", "input_dim", "input_shape")]
-    return [*head, *_input_layer(tree), *upgraded]
+    return [*head, *_input_layer(tree, declared), *(Field("layer", fields, line) for line, fields in layers)]
 
 
 def _layer_fields(field: Field) -> tuple[int, Fields]:
@@ -153,10 +156,10 @@ def _string(name: str, text: str, line: int = 0) -> Field:
     return Field(name, Scalar(text, quoted=True), line)
 
 
-def _input_layer(tree: Fields) -> Fields:
-    """One Input layer for the ``input:`` fields of a net's head."""
+def _input_layer(tree: Fields, declared: Collection[str]) -> Fields:
+    """One Input layer for the ``input:`` fields of a net's head, those left out that an Input layer declares already."""
     names = _words(tree, "input")
-    if not names:
+    if not set(names) - set(declared):
         return []
     shapes = [f.value for f in tree if f.name == "input_shape"]
     dims = [f for f in tree if f.name == "input_dim"]

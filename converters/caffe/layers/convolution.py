@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,9 @@ from converters.builder import Builder
 from converters.caffe.layers.axes import canonical, per_axis, shown, sizes
 from converters.caffe.layers.register import ParsedLayer, Results, importer
 from converters.errors import ShapeError, UnsupportedError
+
+# Values of the filters that stand for an Im2col: 256 MB.
+_MOST_ONE_HOT = 1 << 26
 
 
 @importer("Convolution", options="convolution_param", ignored=["force_nd_im2col"])
@@ -42,7 +46,9 @@ def im2col(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
     """Each kernel position as a channel of its own: (N, C * kernel, spatial...), channel = c * kernel + position."""
     channels, spatial = _channels_and_axes(layer, [x])
     kernel = _kernel(layer, spatial)
-    positions = int(np.prod(kernel))
+    positions = math.prod(kernel)
+    if positions * positions * channels > _MOST_ONE_HOT:
+        raise UnsupportedError(f"kernel {shown(kernel)} over {channels} channels is too large to write as a convolution")
     one_hot = np.eye(positions, dtype=np.float32).reshape(positions, 1, *kernel)
     filters = np.tile(one_hot, (channels, *([1] * (spatial + 1))))
     attributes = _attributes(layer, kernel)

@@ -13,14 +13,16 @@ def dummy_data(layer: ParsedLayer, *, to: Builder) -> Results:
     """Blobs of one number each. (Randomly filled ones stand for data: they have become inputs before.)"""
     p = layer.options
     p.ignore("num", "channels", "height", "width", "shape")
-    shapes = dummy_shapes(p, len(layer.tops))
+    count = len(layer.all_tops)
+    shapes = dummy_shapes(p, count)
     values = [filler.value for filler in p.data_filler] or [0.0]
-    values = values * len(layer.tops) if len(values) == 1 else values
-    if len(shapes) != len(layer.tops) or len(values) != len(layer.tops):
-        raise ShapeError(f"{len(shapes)} shape(s) and {len(values)} filler(s) for {len(layer.tops)} tops: one, or one a top")
+    values = values * count if len(values) == 1 else values
+    if len(shapes) != count or len(values) != count:
+        raise ShapeError(f"{len(shapes)} shape(s) and {len(values)} filler(s) for {count} tops: one, or one a top")
+    blobs = dict(zip(layer.all_tops, zip(shapes, values, strict=True), strict=True))
     return [
         to.node("Expand", [to.scalar("value", value), to.ints("shape", shape)])
-        for shape, value in zip(shapes, values, strict=True)
+        for shape, value in (blobs[top] for top in layer.tops)
     ]
 
 

@@ -29,8 +29,9 @@ def batch_norm(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
         raise UnsupportedError("a bottom of one axis has no channels; ONNX's BatchNormalization needs an axis for them")
     if factor[0] != 1:
         # One over the factor is rounded first, as Caffe does.
-        scale = np.float32(0) if factor[0] == 0 else np.float32(1) / factor[0]
-        mean, variance = mean * scale, variance * scale
+        with np.errstate(all="ignore"):
+            scale = np.float32(0) if factor[0] == 0 else np.float32(1) / factor[0]
+            mean, variance = mean * scale, variance * scale
     constants = [
         to.const("gamma", np.ones(channels, np.float32)),
         to.const("beta", np.zeros(channels, np.float32)),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from converters.builder import Builder
@@ -103,8 +102,8 @@ def _input_transform(
     return gates, others
 
 
-def _zero_states(x: gs.Tensor, hidden: int, count: int, to: Builder) -> list[gs.Constant]:
-    zeros = to.const("state", np.zeros((sizes(x, 1, 2)[0], hidden), np.float32))
+def _zero_states(x: gs.Tensor, hidden: int, count: int, to: Builder) -> list[gs.Variable]:
+    zeros = to.node("Expand", [to.scalar("zero", 0), to.ints("state", [sizes(x, 1, 2)[0], hidden])])
     return [zeros] * count
 
 

@@ -63,12 +63,24 @@ def importer(
 
 
 class ParsedLayer:
-    """A layer as its importer sees it: options, weights, and how many tops it has."""
+    """A layer as its importer sees it: options, weights, and its tops.
 
-    def __init__(self, name: str, kind: str, tops: Sequence[str], options: Options, blobs: Sequence[Array] | None) -> None:
+    ``tops`` are those that are wanted, ``all_tops`` those that the prototxt gives; only layers without bottoms may lose some.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        tops: Sequence[str],
+        all_tops: Sequence[str],
+        options: Options | None,
+        blobs: Sequence[Array] | None,
+    ) -> None:
         self.name = name
         self.type = kind
         self.tops = tops
+        self.all_tops = all_tops
         self.options: Any = options
         self._blobs = blobs
         self._weights_read = False
