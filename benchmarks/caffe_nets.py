@@ -1,6 +1,6 @@
 """VGG-16 and ResNet-50 as Caffe files: the published architectures with seeded weights.
 
-    python benchmarks/caffe_nets.py vgg16|resnet50 FOLDER
+python benchmarks/caffe_nets.py vgg16|resnet50 FOLDER
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import numpy as np
 
 from converters.wire import bytes_header, write_varint
 
-HEAD = 'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 dim: 3 dim: {0} dim: {0} }} }} }}\n'
+HEAD = (
+    'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 dim: 3 dim: {0} dim: {0} }} }} }}\n'
+)
 
 
 class CaffeNet:
@@ -24,7 +26,13 @@ class CaffeNet:
         self.blobs: dict[str, tuple[str, list[tuple[int, ...]]]] = {}
 
     def layer(
-        self, kind: str, name: str, bottoms: Sequence[str], top: str, options: str = "", blobs: Sequence[tuple[int, ...]] = ()
+        self,
+        kind: str,
+        name: str,
+        bottoms: Sequence[str],
+        top: str,
+        options: str = "",
+        blobs: Sequence[tuple[int, ...]] = (),
     ) -> str:
         """Add a layer; returns its top."""
         edges = "".join(f' bottom: "{bottom}"' for bottom in bottoms)
@@ -33,15 +41,21 @@ class CaffeNet:
             self.blobs[name] = kind, list(blobs)
         return top
 
-    def conv(self, name: str, x: str, shape: tuple[int, int, int], *, stride: int = 1, pad: int = 0, bias: bool = True) -> str:
+    def conv(
+        self, name: str, x: str, shape: tuple[int, int, int], *, stride: int = 1, pad: int = 0, bias: bool = True
+    ) -> str:
         out, channels, kernel = shape
-        options = f"num_output: {out} kernel_size: {kernel} stride: {stride} pad: {pad}" + ("" if bias else " bias_term: false")
+        options = f"num_output: {out} kernel_size: {kernel} stride: {stride} pad: {pad}" + (
+            "" if bias else " bias_term: false"
+        )
         blobs = [(out, channels, kernel, kernel), *([(out,)] if bias else [])]
         return self.layer("Convolution", name, [x], name, f"convolution_param {{ {options} }}", blobs)
 
     def bn_scale(self, name: str, x: str, channels: int) -> str:
         self.layer("BatchNorm", f"bn{name}", [x], x, "", [(channels,), (channels,), (1,)])
-        return self.layer("Scale", f"scale{name}", [x], x, "scale_param { bias_term: true }", [(channels,), (channels,)])
+        return self.layer(
+            "Scale", f"scale{name}", [x], x, "scale_param { bias_term: true }", [(channels,), (channels,)]
+        )
 
     def relu(self, x: str) -> str:
         return self.layer("ReLU", f"{x}_relu", [x], x)
@@ -70,7 +84,11 @@ def _values(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> Iter
     count, step = int(np.prod(shape)), 1 << 22
     for start in range(0, count, step):
         values = rng.random(min(step, count - start), dtype=np.float32)
-        yield values + np.float32(0.5) if kind in ("BatchNorm", "Scale") else (values - np.float32(0.5)) * np.float32(0.05)
+        yield (
+            values + np.float32(0.5)
+            if kind in ("BatchNorm", "Scale")
+            else (values - np.float32(0.5)) * np.float32(0.05)
+        )
 
 
 def _field(number: int, payload: bytes) -> bytes:
@@ -108,8 +126,16 @@ def resnet50() -> CaffeNet:
     for stage, (width, count) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)], 2):
         for index in range(count):
             name, stride = f"{stage}{'abcdef'[index]}", 2 if index == 0 and stage > 2 else 1
-            y = net.bn_scale(f"{name}_branch2a", net.conv(f"res{name}_branch2a", x, (width, channels, 1), stride=stride, bias=False), width)
-            y = net.bn_scale(f"{name}_branch2b", net.conv(f"res{name}_branch2b", net.relu(y), (width, width, 3), pad=1, bias=False), width)
+            y = net.bn_scale(
+                f"{name}_branch2a",
+                net.conv(f"res{name}_branch2a", x, (width, channels, 1), stride=stride, bias=False),
+                width,
+            )
+            y = net.bn_scale(
+                f"{name}_branch2b",
+                net.conv(f"res{name}_branch2b", net.relu(y), (width, width, 3), pad=1, bias=False),
+                width,
+            )
             y = net.conv(f"res{name}_branch2c", net.relu(y), (4 * width, width, 1), bias=False)
             y = net.bn_scale(f"{name}_branch2c", y, 4 * width)
             if index == 0:
@@ -118,7 +144,9 @@ def resnet50() -> CaffeNet:
             x = net.relu(net.layer("Eltwise", f"res{name}", [x, y], f"res{name}"))
             channels = 4 * width
     x = net.layer("Pooling", "pool5", [x], "pool5", "pooling_param { pool: AVE kernel_size: 7 }")
-    x = net.layer("InnerProduct", "fc1000", [x], "fc1000", "inner_product_param { num_output: 1000 }", [(1000, 2048), (1000,)])
+    x = net.layer(
+        "InnerProduct", "fc1000", [x], "fc1000", "inner_product_param { num_output: 1000 }", [(1000, 2048), (1000,)]
+    )
     net.layer("Softmax", "prob", [x], "prob")
     return net
 

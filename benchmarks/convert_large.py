@@ -23,6 +23,8 @@ MAKE = Path(__file__).with_name("caffe_nets.py")
 
 
 class Run(NamedTuple):
+    """One run of a command, or the medians of several."""
+
     wall: float
     cpu: float
     peak_mb: float
@@ -46,6 +48,7 @@ def medians(command: Sequence[str], runs: int) -> Run:
 
 
 def measure(name: str, options: Sequence[str], folder: Path, runs: int) -> None:
+    """Make a net, convert it, copy it, print both."""
     # Made by another process: a child's peak memory is at least that of the process that started it.
     subprocess.run([sys.executable, str(MAKE), name, str(folder)], check=True)
     source = folder / f"{name}.caffemodel"
@@ -60,6 +63,7 @@ def measure(name: str, options: Sequence[str], folder: Path, runs: int) -> None:
 
 
 def main() -> None:
+    """Both nets."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs

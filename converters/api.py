@@ -22,7 +22,7 @@ Shapes = Mapping[str, Sequence[int]] | Sequence[int] | None
 def load(
     source: PathName,
     *,
-    format: str = "",
+    file_format: str = "",
     prototxt: PathName | None = None,
     input_shape: Shapes = None,
     inputs: Sequence[str] = (),
@@ -35,7 +35,7 @@ def load(
     Raises ConvertError.
     """
     path = Path(source)
-    row = format_named(format) if format else format_of(path)
+    row = format_named(file_format) if file_format else format_of(path)
     if not path.is_file():
         raise ConvertError(f"{path}: no such file")
     options = LoadOptions(Path(prototxt) if prototxt else None, _shapes(input_shape), inputs, outputs, opset)
@@ -47,10 +47,10 @@ def load(
     return graph
 
 
-def save(graph: gs.Graph, target: PathName, *, format: str = "") -> None:
+def save(graph: gs.Graph, target: PathName, *, file_format: str = "") -> None:
     """Write a graph; the file appears whole or not at all. Raises ConvertError."""
     path = Path(target)
-    (format_named(format) if format else format_of(path)).save(graph, path, None)
+    (format_named(file_format) if file_format else format_of(path)).save(graph, path, None)
 
 
 def convert(source: PathName, target: PathName, *, input_shape: Shapes = None, **options: Any) -> Report:

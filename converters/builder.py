@@ -68,7 +68,7 @@ class Builder:
         self._layer, self._nodes = layer, []
 
     def finish(self, results: Sequence[gs.Tensor], names: Sequence[str]) -> None:
-        """Name what the layer made: results by ``names``, the node of the first result as the layer, others ``layer/Op``.
+        """Name what the layer made: results by ``names``, the first result's node as the layer, others ``layer/Op``.
 
         A result that the layer did not make itself (it passes a tensor on) keeps its name.
         """
@@ -119,7 +119,7 @@ class Builder:
         return self.const(role, np.array(values, np.int64))
 
     def subgraph(self, name: str) -> Builder:
-        """A builder for a graph inside this one, a Scan's step; its names are unlike the outer ones. End it by ``close``."""
+        """A builder for a graph inside this one (a Scan's step), with names unlike the outer. ``close`` ends it."""
         inner = Builder(f"{self._layer}/{name}", opset=self.opset)
         inner._tensor_names, inner._node_names = self._tensor_names, self._node_names
         inner._is_inner = True
@@ -194,7 +194,7 @@ def _elem_type(tensor: gs.Tensor) -> int:
 def _is_small_int(tensor: gs.Tensor) -> bool:
     if not isinstance(tensor, gs.Constant):
         return False
-    return tensor.values.dtype == np.int64 and tensor.values.size <= _MAX_INFERRED_VALUES
+    return bool(tensor.values.dtype == np.int64) and int(tensor.values.size) <= _MAX_INFERRED_VALUES
 
 
 def _shape_of(tensor_type: Any) -> list[int | str | None]:

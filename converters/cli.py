@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EXIT_CANNOT, EXIT_DIFFERS = 1, 3
 
 
-class InputShape(click.ParamType):
+class InputShape(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
     """``1,3,224,224`` or ``data:1,3,224,224``."""
 
     name = "[NAME:]N,C,H,W"
@@ -45,16 +45,28 @@ def _names(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("source", type=click.Path(path_type=Path), metavar="IN")
 @click.argument("target", type=click.Path(path_type=Path), metavar="[OUT]", required=False)
-@click.option("-o", "output", type=click.Path(path_type=Path), help="The same as OUT. Default: IN with the suffix .onnx.")
-@click.option("-f", "--from", "source_format", metavar="FORMAT", default="", help="Format of IN (default: by its suffix).")
-@click.option("-t", "--to", "target_format", metavar="FORMAT", default="", help="Format of OUT (default: by its suffix).")
+@click.option(
+    "-o", "output", type=click.Path(path_type=Path), help="The same as OUT. Default: IN with the suffix .onnx."
+)
+@click.option(
+    "-f", "--from", "source_format", metavar="FORMAT", default="", help="Format of IN (default: by its suffix)."
+)
+@click.option(
+    "-t", "--to", "target_format", metavar="FORMAT", default="", help="Format of OUT (default: by its suffix)."
+)
 @click.option("--prototxt", type=click.Path(path_type=Path), help="Caffe's other file, if it does not lie beside IN.")
 @click.option("--input-shape", "input_shapes", type=InputShape(), multiple=True, help="Shape of an input. Repeatable.")
-@click.option("--inputs", callback=_names, multiple=True, metavar="A,B", help="Begin at these blobs: they become the inputs.")
-@click.option("--outputs", callback=_names, multiple=True, metavar="A,B", help="Stop at these blobs: they become the outputs.")
+@click.option(
+    "--inputs", callback=_names, multiple=True, metavar="A,B", help="Begin at these blobs: they become the inputs."
+)
+@click.option(
+    "--outputs", callback=_names, multiple=True, metavar="A,B", help="Stop at these blobs: they become the outputs."
+)
 @click.option("--opset", type=int, help="ONNX opset to write (default 18).")
 @click.option("--fold-bn", is_flag=True, help="Fold BatchNorm and Scale into the layers before them.")
-@click.option("--verify", is_flag=True, help="Run the result against its source on random input; exit 3 if they differ.")
+@click.option(
+    "--verify", is_flag=True, help="Run the result against its source on random input; exit 3 if they differ."
+)
 @click.option("-n", "--no-clobber", is_flag=True, help="Do not overwrite OUT.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell every change that a pass made.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
@@ -95,7 +107,9 @@ def main(
     except Exception as error:
         if debug:
             raise
-        raise SystemExit(_fail(_message(error), EXIT_DIFFERS if isinstance(error, DifferenceError) else EXIT_CANNOT)) from None
+        raise SystemExit(
+            _fail(_message(error), EXIT_DIFFERS if isinstance(error, DifferenceError) else EXIT_CANNOT)
+        ) from None
     if as_json:
         click.echo(json.dumps(_as_dict(report, source, target, time.perf_counter() - started)))
     elif not quiet:
@@ -166,7 +180,11 @@ def _source_bytes(source: Path) -> int:
 
 def _target_bytes(target: Path) -> int:
     data = target.with_name(target.name + ".data")
-    external = data.exists() and data.stat().st_mtime >= target.stat().st_mtime - 60 and target.stat().st_size < data.stat().st_size
+    external = (
+        data.exists()
+        and data.stat().st_mtime >= target.stat().st_mtime - 60
+        and target.stat().st_size < data.stat().st_size
+    )
     return target.stat().st_size + (data.stat().st_size if external else 0)
 
 

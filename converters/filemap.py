@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from converters.errors import FormatError
 
-
 # How files begin that are not what their suffix says, and what they are.
 _BEGINNINGS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run 'git lfs pull' where it came from"),
@@ -67,7 +66,7 @@ class MappedFile(mmap.mmap):
 def view(
     source: MappedFile, dtype: npt.DTypeLike, start: int, shape: Sequence[int], stride: int | None = None
 ) -> npt.NDArray[np.generic]:
-    """The values at ``source[start:]`` as an array of ``shape``; ``stride`` is in bytes, for values that do not lie side by side.
+    """The values at ``source[start:]`` as an array of ``shape``; ``stride`` in bytes if they do not lie side by side.
 
     Raises FormatError if they would reach over the end of the file.
     """

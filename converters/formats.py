@@ -27,10 +27,10 @@ class LoadOptions:
 
 
 class Format(NamedTuple):
-    """``loader`` and ``saver`` are "module:function", or empty: loader(path, LoadOptions) and saver(graph, path, progress=).
+    """``loader`` and ``saver`` are "module:function": loader(path, LoadOptions) and saver(graph, path, progress=).
 
-    ``cuts`` says that the loader itself keeps only what lies between inputs and outputs, so that layers outside need not
-    be known; elsewhere the pass extract_branch cuts.
+    ``cuts`` says that the loader itself keeps only what lies between inputs and outputs, so that layers outside need
+    not be known; elsewhere the pass extract_branch cuts.
     """
 
     name: str
@@ -71,7 +71,9 @@ def format_of(path: Path) -> Format:
         if path.suffix.lower() in row.suffixes:
             return row
     known = ", ".join(suffix for row in FORMATS for suffix in row.suffixes)
-    raise ConvertError(f"{path.name}: the suffix '{path.suffix}' tells no format (known: {known}): say it by --from or --to")
+    raise ConvertError(
+        f"{path.name}: the suffix '{path.suffix}' tells no format (known: {known}): say it by --from or --to"
+    )
 
 
 def _function(spec: str) -> Callable[..., Any]:

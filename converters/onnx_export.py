@@ -152,9 +152,10 @@ def _attribute(node: gs.Node, name: str, value: Any, local: set[str]) -> Attribu
     return helper.make_attribute(name, value)
 
 
-def _declared_type(node: gs.Node, name: str) -> AttributeProto.AttributeType:
+def _declared_type(node: gs.Node, name: str) -> int:
     """The type of an attribute whose empty list does not tell it."""
     try:
-        return AttributeProto.AttributeType(int(onnx.defs.get_schema(node.op, node.domain or "").attributes[name].type))
+        declared = onnx.defs.get_schema(node.op, node.domain or "").attributes[name].type
     except (onnx.defs.SchemaError, KeyError):
         return AttributeProto.INTS
+    return AttributeProto.AttributeType.Value(str(declared).rpartition(".")[2])

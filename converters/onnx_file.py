@@ -96,9 +96,7 @@ def _initializer_head(item: Large) -> bytes:
     return wire.bytes_header(_GRAPH_INITIALIZER, len(header) + len(data) + item.values.nbytes) + header + data
 
 
-def _write_external(
-    model: ModelProto, large: Sequence[Large], data: BinaryIO, location: str, report: _Report
-) -> None:
+def _write_external(model: ModelProto, large: Sequence[Large], data: BinaryIO, location: str, report: _Report) -> None:
     """The data of large initializers one behind the other, and in the model where they lie."""
     for item in large:
         data.seek(-data.tell() % EXTERNAL_ALIGNMENT, os.SEEK_CUR)
@@ -156,12 +154,12 @@ def _kernel_copy(source: int, offset: int, length: int, target: int, target_offs
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file beside ``path`` to write to, renamed to ``path`` at the end; removed, with ``path`` untouched, on any failure."""
+    """A file beside ``path`` to write to, renamed to ``path`` at the end; on a failure removed, ``path`` untouched."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as out:
+        with temporary.open("wb") as out:
             yield out
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -200,7 +198,9 @@ def load(path: Path, options: LoadOptions) -> gs.Graph:
 
 def _load(path: Path, options: LoadOptions) -> gs.Graph:
     if options.prototxt or options.input_shapes or options.opset:
-        raise UnsupportedError("an ONNX model says its shapes and its opset itself: no --prototxt, --input-shape or --opset")
+        raise UnsupportedError(
+            "an ONNX model says its shapes and its opset itself: no --prototxt, --input-shape or --opset"
+        )
     source = MappedFile(path)
     rest, cuts = _without_large_data(source)
     try:
@@ -358,7 +358,7 @@ class _ExternalData:
 
 
 def _refuse_lost(graph: GraphProto) -> None:
-    """Raises for what graphsurgeon would drop without a word (attributes of rare types), and for names that are no text."""
+    """Raises for attributes of rare types, which graphsurgeon drops without a word, and for names that are no text."""
     for node in graph.node:
         texts = (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
         if not all(isinstance(text, str) for text in texts):
@@ -366,9 +366,12 @@ def _refuse_lost(graph: GraphProto) -> None:
         for attribute in node.attribute:
             if attribute.type in _ATTRIBUTES_THAT_GET_LOST:
                 kind = AttributeProto.AttributeType.Name(attribute.type)
-                raise UnsupportedError(f"node '{node.name}' ({node.op_type}): attribute '{attribute.name}' of type {kind}")
+                raise UnsupportedError(
+                    f"node '{node.name}' ({node.op_type}): attribute '{attribute.name}' of type {kind}"
+                )
             if attribute.type == AttributeProto.GRAPH:
                 _refuse_lost(attribute.g)
-    for info in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        if not isinstance(info.name, str):
+    names = [info.name for infos in (graph.input, graph.output, graph.value_info, graph.initializer) for info in infos]
+    for name in names:
+        if not isinstance(name, str):
             raise FormatError("damaged: a name is not UTF-8")

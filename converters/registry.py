@@ -36,7 +36,7 @@ class Registry(Generic[Entry]):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """", did you mean 'Convolution'?" where a known name looks like ``name``, else nothing."""
+    """ ", did you mean 'Convolution'?" where a known name looks like ``name``, else nothing."""
     by_folded = {_folded(candidate): candidate for candidate in known}
     close = difflib.get_close_matches(_folded(name), by_folded, n=1, cutoff=0.85)
     return f", did you mean '{by_folded[close[0]]}'?" if close else ""

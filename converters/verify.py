@@ -24,20 +24,32 @@ Array = npt.NDArray[Any]
 # thousand is 3e-2.
 TOLERANCE = 1e-4
 
-# Ops that turn a small difference into another choice. Where their inputs agree, what they choose is not held against them.
-_CHOOSING = {"ArgMax", "ArgMin", "TopK", "NonMaxSuppression", "Greater", "Less", "Equal", "Round", "Floor", "Ceil", "Cast"}
+# Ops that turn a small difference into another choice. Where their inputs agree, what they choose is not compared.
+_CHOOSING = {
+    "ArgMax",
+    "ArgMin",
+    "TopK",
+    "NonMaxSuppression",
+    "Greater",
+    "Less",
+    "Equal",
+    "Round",
+    "Floor",
+    "Ceil",
+    "Cast",
+}
 _DEFAULT_SIZE = 2  # for axes that a model leaves free
 
 
 def verify_files(reference: Path, candidate: Path, caffe: Path | None, prototxt: Path | None) -> list[str]:
-    """Compare two .onnx files on random input, and with OpenCV where ``caffe`` tells the source. Returns what was compared.
+    """Compare two .onnx files on random input, and with OpenCV if ``caffe`` is the source. Returns what was compared.
 
     Raises DifferenceError with the first tensor that differs, ConvertError if a model does not run.
     """
     reference_model, candidate_model = _Model(reference), _Model(candidate)
     fed_inside = [name for name in candidate_model.inputs if name not in reference_model.inputs]
     feeds = {name: random_input(name, shape, dtype) for name, (shape, dtype) in reference_model.inputs.items()}
-    shared = [name for name in candidate_model.outputs]
+    shared = list(candidate_model.outputs)
     expected = reference_model.run(feeds, [*shared, *fed_inside])
     got = candidate_model.run({n: expected.get(n, feeds.get(n)) for n in candidate_model.inputs}, shared)
     if any(not agree(got[name], expected[name]) for name in shared):
@@ -73,6 +85,7 @@ def difference(got: Array, want: Array) -> float:
 
 
 def agree(got: Array, want: Array) -> bool:
+    """Whether two results are the same but for float32 rounding."""
     return difference(got, want) <= TOLERANCE
 
 
@@ -100,7 +113,9 @@ class _Model:
             session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
             values = session.run(list(names), dict(feeds)) if names else []
         except Exception as error:  # onnxruntime's own exceptions have no common public base
-            raise ConvertError(f"cannot verify: onnxruntime does not run the model: {str(error).splitlines()[0]}") from error
+            raise ConvertError(
+                f"cannot verify: onnxruntime does not run the model: {str(error).splitlines()[0]}"
+            ) from error
         return dict(zip(names, (np.asarray(value) for value in values), strict=True))
 
     def _with_outputs(self, names: Sequence[str]) -> bytes:
@@ -116,7 +131,7 @@ def _shape_and_dtype(info: onnx.ValueInfoProto) -> tuple[list[int | str], npt.DT
 
 
 def _first_difference(reference: _Model, candidate: _Model, feeds: Mapping[str, Array]) -> str:
-    """The first tensor, in order of computing, that differs though everything it is made of agrees; '' if only choices do."""
+    """The first tensor, in order of computing, that differs though what it is made of agrees; '' if only choices do."""
     in_candidate = {name for node in candidate.nodes for name in node.output if name}
     common = [name for node in reference.nodes for name in node.output if name in in_candidate]
     missing = [name for name in candidate.inputs if name not in reference.inputs]
@@ -133,5 +148,5 @@ def _first_difference(reference: _Model, candidate: _Model, feeds: Mapping[str, 
         for name in node.output:
             if name in bad:
                 error = difference(got[name], want[name])
-                return f"'{name}' (made by {node.op_type} '{node.name}') differs: relative error {error:.1e} > {TOLERANCE:.0e}"
+                return f"'{name}' ({node.op_type} '{node.name}') differs: relative error {error:.1e} > {TOLERANCE:.0e}"
     return ""

@@ -18,8 +18,10 @@ Array = npt.NDArray[Any]
 TOLERANCE = 1e-3
 
 
-def compare_with_opencv(source: Path, prototxt: Path | None, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> str:
-    """A sentence about the comparison, or why there was none. Raises DifferenceError if OpenCV computes something else."""
+def compare_with_opencv(
+    source: Path, prototxt: Path | None, feeds: Mapping[str, Array], expected: Mapping[str, Array]
+) -> str:
+    """A sentence about the comparison, or why there was none. Raises DifferenceError if OpenCV's results differ."""
     try:
         import cv2
     except ImportError:
@@ -43,9 +45,9 @@ def compare_with_opencv(source: Path, prototxt: Path | None, feeds: Mapping[str,
     for name, want in expected.items():
         if got[name].size != want.size:
             raise DifferenceError(f"'{name}' has {got[name].size} values in OpenCV, {want.size} here")
-        error = float(np.linalg.norm(got[name].ravel() - want.ravel()) / max(float(np.linalg.norm(want)), 1e-12))
-        if not error <= TOLERANCE:
-            raise DifferenceError(f"'{name}' differs from OpenCV {cv2.__version__}: relative error {error:.1e}")
+        distance = float(np.linalg.norm(got[name].ravel() - want.ravel()) / max(float(np.linalg.norm(want)), 1e-12))
+        if not distance <= TOLERANCE:
+            raise DifferenceError(f"'{name}' differs from OpenCV {cv2.__version__}: relative error {distance:.1e}")
     return f"equal to OpenCV {cv2.__version__}: {len(names)} output(s)"
 
 

@@ -63,7 +63,9 @@ def fields(buffer: Buffer, start: int, end: int) -> Iterator[Field]:
         if number == 0:
             raise FormatError(f"damaged: byte {tag} is not the start of a protobuf field")
         if at > end:
-            raise FormatError(f"truncated: a field at byte {tag} is {at - payload:,} bytes long, {end - payload:,} are left")
+            raise FormatError(
+                f"truncated: a field at byte {tag} is {at - payload:,} bytes long, {end - payload:,} are left"
+            )
         yield Field(number, wire_type, tag, payload, at, value)
 
 

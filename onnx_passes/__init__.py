@@ -7,8 +7,8 @@
     for line in fold_bn(graph):
         print(line)
 
-A pass changes the graph in place and returns a line a change; nothing to do is an empty list. One that was asked for and
-cannot be done right raises GraphError.
+A pass changes the graph in place and returns a line a change; nothing to do is an empty list. One that was asked for
+and cannot be done right raises GraphError.
 """
 
 from onnx_passes.cost import Cost, cost

@@ -67,4 +67,3 @@ def _part(tensor: gs.Tensor, start: int, end: int | None = None) -> list[int] | 
 def _product(*shapes: list[int] | None) -> int | None:
     sizes = [size for shape in shapes for size in (shape if shape is not None else [None])]
     return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None  # type: ignore[arg-type]
-

@@ -1,6 +1,6 @@
 """Keep what lies between some tensors: the inputs and outputs that are named become those of the graph.
 
-    x -> conv1 -> a -> conv2 -> b        extract_branch(inputs=["a"], outputs=["b"])   a -> conv2 -> b
+x -> conv1 -> a -> conv2 -> b        extract_branch(inputs=["a"], outputs=["b"])   a -> conv2 -> b
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def extract_branch(graph: gs.Graph, *, inputs: Sequence[str] = (), outputs: Sequ
     if inputs:
         for tensor in graph.inputs:
             if id(tensor) in reached and id(tensor) not in given:
-                raise GraphError(f"{_path(tensor, wanted, given)} depends on input '{tensor.name}', which is not among {list(inputs)}")
+                raise GraphError(
+                    f"{_path(tensor, wanted, given)} depends on input '{tensor.name}', not among {list(inputs)}"
+                )
     dropped = [node for node in graph.nodes if id(node) not in kept]
     new_inputs = [named[name] for name in inputs] or [tensor for tensor in graph.inputs if id(tensor) in reached]
     if not dropped and _same(new_inputs, graph.inputs) and _same(wanted, graph.outputs):
@@ -40,7 +42,9 @@ def extract_branch(graph: gs.Graph, *, inputs: Sequence[str] = (), outputs: Sequ
     for tensor in new_inputs:
         tensor.inputs.clear()
     graph.inputs, graph.outputs = new_inputs, wanted
-    return [f"{', '.join(t.name for t in new_inputs)} -> {', '.join(t.name for t in wanted)}: {len(dropped)} nodes dropped"]
+    return [
+        f"{', '.join(t.name for t in new_inputs)} -> {', '.join(t.name for t in wanted)}: {len(dropped)} nodes dropped"
+    ]
 
 
 def _same(a: Sequence[gs.Tensor], b: Sequence[gs.Tensor]) -> bool:

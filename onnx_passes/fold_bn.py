@@ -40,11 +40,11 @@ class Affine(NamedTuple):
         return Affine(self.scale * other.scale, self.shift * other.scale + other.shift)
 
 
-# What a constant became, by the constant's identity and the numbers applied; the constant is kept so that it stays itself.
+# What a constant became, by its identity and the numbers applied; the old one is kept so that identities stay unique.
 Folded: TypeAlias = dict[tuple[int, bytes], tuple[gs.Constant, gs.Constant]]
 
 
-class Skip(Exception):
+class Skipped(Exception):  # noqa: N818 - not an error: a place that stays as it is
     """Why a place stays as it is: the rest of a sentence."""
 
 
@@ -59,7 +59,7 @@ def fold_bn(graph: gs.Graph) -> list[str]:
         if chain:
             try:
                 _scale_weights(node, affine, view, shared)
-            except Skip as skip:
+            except Skipped as skip:
                 chain, reason = [], str(skip)
         if chain:
             take_over(node, chain[-1], chain)
@@ -85,7 +85,7 @@ def _names(nodes: list[gs.Node]) -> str:
 def _affine_of(node: gs.Node, x: gs.Tensor, channels: int, rank: int) -> Affine | None:
     """The map a channel that ``node`` applies to ``x`` (channels on axis 1 of ``rank``), or None if it is none.
 
-    Raises Skip for a BatchNormalization whose map is not known.
+    Raises Skipped for a BatchNormalization whose map is not known.
     """
     if node.op == "BatchNormalization" and node.inputs[0] is x:
         return batch_norm_affine(node, channels)
@@ -109,16 +109,16 @@ def _affine_of(node: gs.Node, x: gs.Tensor, channels: int, rank: int) -> Affine 
 
 
 def batch_norm_affine(node: gs.Node, channels: int) -> Affine:
-    """Raises Skip where the parameters are not constant, or training mode recomputes them."""
+    """Raises Skipped where the parameters are not constant, or training mode recomputes them."""
     if node.attrs.get("training_mode", 0) or any(view.outputs for view in node.outputs[1:]):
-        raise Skip(f"{node.name} stays: it is in training mode")
+        raise Skipped(f"{node.name} stays: it is in training mode")
     parameters = [value(tensor) for tensor in node.inputs[1:5]]
     if any(p is None or p.shape != (channels,) for p in parameters):
-        raise Skip(f"{node.name} stays: its parameters are not constants of {channels} channels")
+        raise Skipped(f"{node.name} stays: its parameters are not constants of {channels} channels")
     gamma, beta, mean, variance = (float64(p) for p in parameters if p is not None)
     radicand = variance + float(np.float32(node.attrs.get("epsilon", 1e-5)))
     if not (radicand > 0).all():
-        raise Skip(f"{node.name} stays: variance + epsilon is not positive in every channel")
+        raise Skipped(f"{node.name} stays: variance + epsilon is not positive in every channel")
     scale = gamma / np.sqrt(radicand)
     return Affine(scale, beta - mean * scale)
 
@@ -134,7 +134,7 @@ def _per_channel(constant: Array, channels: int, rank: int) -> Array | None:
 
 
 def _chain_behind(node: gs.Node, channels: int, view: View) -> tuple[list[gs.Node], Affine, str]:
-    """The affine nodes that follow ``node`` one by one, their map as a whole, and why the chain ends at one that is affine."""
+    """The affine nodes that follow ``node`` one by one, their map as a whole, and why the chain ends where it does."""
     affine = Affine(np.ones(channels), np.zeros(channels))
     chain: list[gs.Node] = []
     if not channels:
@@ -147,7 +147,7 @@ def _chain_behind(node: gs.Node, channels: int, view: View) -> tuple[list[gs.Nod
             return chain, affine, _why_shared(tensor, channels, rank, view)
         try:
             step = _affine_of(follower, tensor, channels, rank)
-        except Skip as skip:
+        except Skipped as skip:
             return chain, affine, str(skip)
         if step is None:
             return chain, affine, ""
@@ -186,7 +186,7 @@ def _rank(node: gs.Node) -> int:
 
 
 def _scale_weights(node: gs.Node, affine: Affine, view: View, shared: Folded) -> None:
-    """W -> W * s, b -> b * s + t, under fresh names where somebody else reads them. Raises Skip if b is not a constant.
+    """W -> W * s, b -> b * s + t, under fresh names where others read them. Raises Skipped if b is not a constant.
 
     ``shared`` remembers what became of a constant: towers that share weights and BatchNorm share the result too.
     """
@@ -212,11 +212,11 @@ def _scale_weights(node: gs.Node, affine: Affine, view: View, shared: Folded) ->
 
 
 def _bias_name(weight: gs.Constant) -> str:
-    return weight.name.removesuffix(".weight") + ".bias"
+    return f"{weight.name.removesuffix('.weight')}.bias"
 
 
 def _bias(node: gs.Node, channels: int) -> Array:
-    """The bias a channel; zero if there is none. Raises Skip where it is not a constant a channel."""
+    """The bias a channel; zero if there is none. Raises Skipped where it is not a constant a channel."""
     if len(node.inputs) < 3 or node.inputs[2].name == "":
         return np.zeros(channels)
     bias = value(node.inputs[2])
@@ -224,7 +224,7 @@ def _bias(node: gs.Node, channels: int) -> Array:
     if bias is not None and (node.op == "Gemm" or bias.shape == (channels,)):
         per_channel = _per_channel(bias, channels, 2) if node.op == "Gemm" else float64(bias)
     if per_channel is None:
-        raise Skip(f"{node.name} keeps what follows: its bias is not a constant a channel")
+        raise Skipped(f"{node.name} keeps what follows: its bias is not a constant a channel")
     return per_channel * float(node.attrs.get("beta", 1.0))
 
 
@@ -266,4 +266,3 @@ def _merge_into_batch_norm(node: gs.Node, view: View, lines: list[str]) -> list[
     take_over(node, chain[-1], chain)
     lines.append(f"{_names(chain)} -> {node.name}")
     return chain
-

@@ -61,7 +61,7 @@ class View:
         return gs.Constant(self.fresh(name), values)
 
     def replaced(self, old: gs.Constant, values: Array) -> gs.Constant:
-        """A constant that stands for ``old`` with other values: of its name if only one node reads it, else of a fresh one."""
+        """A constant for ``old`` with other values: of its name if only one node reads it, else of a fresh one."""
         if self.readers(old) <= 1:
             return gs.Constant(old.name, values)
         return self.constant(old.name, values)
@@ -137,13 +137,13 @@ def check(graph: gs.Graph) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """", did you mean 'conv1'?" where a known name looks like ``name``, else nothing."""
+    """ ", did you mean 'conv1'?" where a known name looks like ``name``, else nothing."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f", did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 
 def forget(array: Array) -> None:
-    """Let go of the memory of an array that is a view on a mapped file and will not be read again; it stays readable."""
+    """Let go of the memory of a view on a mapped file that will not be read soon; it stays readable."""
     base: object = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -159,4 +159,5 @@ def forget(array: Array) -> None:
 
 
 def float64(array: Array) -> npt.NDArray[np.float64]:
+    """A copy for arithmetic; results are rounded once, at the end."""
     return array.astype(np.float64)

@@ -35,6 +35,7 @@ _DATA, _SHAPE, _DOUBLE_DATA, _RAW_TYPE, _RAW_DATA = 5, 7, 8, 10, 12
 _RAW_DTYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 _MAX_AXES = 32
 
+
 class StoredLayer(NamedTuple):
     """A layer of a .caffemodel: its name, its weights, and where its own message lies in the file."""
 
@@ -50,7 +51,7 @@ class CaffeModel(NamedTuple):
 
 
 def read_caffemodel(path: Path) -> CaffeModel:
-    """Walk a .caffemodel. Raises FormatError, with the layer's name where there is one, for anything else or damaged."""
+    """Walk a .caffemodel. Raises FormatError, with the layer's name if there is one, for anything else or damaged."""
     source = MappedFile(path)
     try:
         return _walk(source)
@@ -75,7 +76,9 @@ def _walk(source: MappedFile) -> CaffeModel:
 
 def _layer(source: MappedFile, layer: Field) -> tuple[StoredLayer, bytes]:
     """A layer's name and blobs, and its message without them."""
-    name, blobs, rest = "", [], []
+    name = ""
+    blobs: list[Array] = []
+    rest: list[bytes] = []
     for field in fields(source, layer.start, layer.end):
         if field.number == _NAME[layer.number] and field.wire_type == BYTES:
             name = decode(source[field.start : field.end])
@@ -92,7 +95,9 @@ def _layer(source: MappedFile, layer: Field) -> tuple[StoredLayer, bytes]:
 
 
 def _v0_layer(source: MappedFile, layer: Field) -> tuple[StoredLayer, bytes]:
-    name, blobs, rest = "", [], []
+    name = ""
+    blobs: list[Array] = []
+    rest: list[bytes] = []
     for field in fields(source, layer.start, layer.end):
         if field.number == _V0_NAME and field.wire_type == BYTES:
             name = decode(source[field.start : field.end])
@@ -187,4 +192,3 @@ def _shaped(pieces: list[npt.NDArray[np.generic]], dims: list[int]) -> Array:
     if values.dtype != np.float32:
         values = values.astype(np.float32)
     return values.reshape(dims or (values.shape if values.size != 1 else ()))  # type: ignore[return-value]
-

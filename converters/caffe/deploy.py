@@ -112,7 +112,7 @@ def _without_training(layers: Sequence[Layer]) -> tuple[list[Layer], list[Layer]
 
 
 def _data_layers_of_other_phases(layers: Sequence[Layer], excluded: Sequence[Layer]) -> list[Layer]:
-    """Layers of phase TRAIN that make blobs which the TEST net reads and nobody makes there: often the only data layer."""
+    """Layers of phase TRAIN that make what the TEST net reads and nobody makes there: often the only data layer."""
     missing = {
         bottom
         for layer, edges in zip(layers, wiring(layers), strict=True)
@@ -182,7 +182,9 @@ def _data_to_inputs(layers: Sequence[Layer], is_known: Callable[[str], bool]) ->
     result = []
     for layer in layers:
         if is_data(layer, is_known):
-            shapes = dict(zip(layer.message.top, data_shapes(replace(layer, tops=list(layer.message.top))), strict=True))
+            shapes = dict(
+                zip(layer.message.top, data_shapes(replace(layer, tops=list(layer.message.top))), strict=True)
+            )
             result += [_input(top, shapes[top]) for top in layer.tops if top not in declared]
         else:
             result.append(layer)
@@ -194,13 +196,21 @@ def _preprocessing(layers: Sequence[Layer], is_known: Callable[[str], bool]) -> 
     for layer in layers:
         if is_data(layer, is_known) and layer.message.HasField("transform_param"):
             p = layer.message.transform_param
-            found = {"mean_value": list(p.mean_value), "mean_file": p.mean_file, "scale": p.scale if p.HasField("scale") else ""}
+            found = {
+                "mean_value": list(p.mean_value),
+                "mean_file": p.mean_file,
+                "scale": p.scale if p.HasField("scale") else "",
+            }
             return {f"preprocessing.{key}": str(value) for key, value in found.items() if value}
     return {}
 
 
 def _softmax(layer: Layer) -> Layer:
-    return replace(layer, type="Softmax", bottoms=layer.bottoms[:1], tops=layer.tops[1:]) if makes_softmax(layer) else layer
+    return (
+        replace(layer, type="Softmax", bottoms=layer.bottoms[:1], tops=layer.tops[1:])
+        if makes_softmax(layer)
+        else layer
+    )
 
 
 def _input(name: str, shape: Sequence[int] | None) -> Layer:
@@ -211,7 +221,7 @@ def _input(name: str, shape: Sequence[int] | None) -> Layer:
 
 
 def _outputs(layers: Sequence[Layer], silenced: Collection[str]) -> list[str]:
-    """The blobs that nobody reads, in alphabetical order as Caffe lists them; not what Silence took, nor an unread input."""
+    """The blobs that nobody reads, in Caffe's alphabetical order; not what Silence took, nor an unread input."""
     unread: dict[str, bool] = {}
     for layer in layers:
         for bottom in layer.bottoms:

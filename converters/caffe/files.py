@@ -30,7 +30,9 @@ def find_pair(given: Path, prototxt: Path | None) -> Pair:
 
 def _stem(path: Path) -> str:
     """The name that both files share: without ``_deploy``, ``_train_val``, ``_iter_1000`` and the like."""
-    return re.sub(r"([-_.](deploy|train_val|trainval|train_test|train|test|iter_\d+))+$", "", path.stem, flags=re.IGNORECASE)
+    return re.sub(
+        r"([-_.](deploy|train_val|trainval|train_test|train|test|iter_\d+))+$", "", path.stem, flags=re.IGNORECASE
+    )
 
 
 def _net_beside(weights: Path) -> Path | None:
@@ -48,7 +50,9 @@ def _net_beside(weights: Path) -> Path | None:
         found = [p for p in texts if rule(p)]
         if len(found) > 1:
             names = ", ".join(p.name for p in found)
-            raise ConvertError(f"{weights.name}: several prototxts could belong to it ({names}): say which by --prototxt")
+            raise ConvertError(
+                f"{weights.name}: several prototxts could belong to it ({names}): say which by --prototxt"
+            )
         if found:
             return found[0]
     return None
@@ -59,5 +63,7 @@ def _weights_beside(net: Path) -> Path | None:
     same = [p for p in files if p.stem == net.stem] or [p for p in files if _stem(p) == _stem(net)] or files
     if len(same) > 1:
         names = ", ".join(p.name for p in same)
-        raise ConvertError(f"{net.name}: several caffemodels could belong to it ({names}): give the caffemodel, and --prototxt")
+        raise ConvertError(
+            f"{net.name}: several caffemodels could belong to it ({names}): give the caffemodel, and --prototxt"
+        )
     return same[0] if same else None

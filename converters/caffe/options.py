@@ -33,7 +33,7 @@ class Options:
         self._read.update(names)
 
     def check_all_read(self) -> None:
-        """Raises UnsupportedError if the prototxt sets an option, to something else than its default, that was not read."""
+        """Raises UnsupportedError for an option that the prototxt sets, not to its default, and that was not read."""
         for field, value in self._message.ListFields():
             if field.name not in self._read and value != field.default_value:
                 raise UnsupportedError(f"option '{field.name}' is not supported here")

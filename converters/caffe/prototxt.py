@@ -106,7 +106,7 @@ class _Parser:
             self._take()
         if self._peek().text == b"[":
             return self._bracketed(depth)
-        return [self._value(depth, colon)]
+        return [self._value(depth, colon=colon)]
 
     def _bracketed(self, depth: int) -> Sequence[Scalar | Fields]:
         self._take()
@@ -118,7 +118,7 @@ class _Parser:
         self._take()
         return values
 
-    def _value(self, depth: int, colon: bool) -> Scalar | Fields:
+    def _value(self, depth: int, *, colon: bool) -> Scalar | Fields:
         token = self._take()
         if token.text in _CLOSING:
             return self.fields(_CLOSING[token.text], depth + 1)
@@ -162,7 +162,7 @@ def _unquoted(text: bytes) -> bytes:
         code = match.group(1)
         if code[:1] == b"x" and len(code) > 1:
             return bytes([int(code[1:], 16)])
-        if code.isdigit() and b"8" > code[:1]:
+        if code.isdigit() and code[:1] < b"8":
             return bytes([int(code, 8) & 0xFF])
         return _ESCAPED.get(code, code)
 

@@ -39,8 +39,8 @@ class Source(NamedTuple):
 def load(path: Path, options: LoadOptions) -> gs.Graph:
     """The graph of a Caffe net. ``path`` is the .caffemodel or the prototxt; the other is looked for beside it.
 
-    Takes every option: ``input_shapes`` maps inputs to shapes ('' to that of the only input), ``inputs`` and ``outputs``
-    cut the net at blobs by name. Raises ConvertError.
+    Takes every option: ``input_shapes`` maps inputs to shapes, '' to that of the only input; ``inputs`` and
+    ``outputs`` cut the net at blobs by name. Raises ConvertError.
     """
     source = _read(path, options.prototxt)
     opset = options.opset or OPSET
@@ -144,15 +144,15 @@ def _inputs(net: Net) -> list[str]:
     return [top for layer in net.layers if layer.type == "Input" for top in layer.tops]
 
 
-def _named_shapes(
-    net: Net, shapes: Mapping[str, Sequence[int]], cut_inputs: Sequence[str]
-) -> dict[str, Sequence[int]]:
+def _named_shapes(net: Net, shapes: Mapping[str, Sequence[int]], cut_inputs: Sequence[str]) -> dict[str, Sequence[int]]:
     """``shapes`` with the one for '' under the name of the only input."""
     known = list(dict.fromkeys([*_inputs(net), *cut_inputs]))
     named = dict(shapes)
     if "" in named:
         if len(known) != 1:
-            raise ConvertError(f"the net has the inputs {', '.join(known)}: say which one by --input-shape NAME:1,3,224,224")
+            raise ConvertError(
+                f"the net has the inputs {', '.join(known)}: say which one by --input-shape NAME:1,3,224,224"
+            )
         named[known[0]] = named.pop("")
     for name in named:
         if name not in known:
@@ -172,7 +172,9 @@ def _shapes_of_cuts(
     try:
         graph = _import(before, source.weights, shapes, opset, None)
     except ConvertError as error:
-        raise ShapeError(f"the shape of '{unknown[0]}' is not known ({error}): give it by --input-shape {unknown[0]}:...") from error
+        raise ShapeError(
+            f"the shape of '{unknown[0]}' is not known ({error}): give it by --input-shape {unknown[0]}:..."
+        ) from error
     return dict(zip(unknown, [list(tensor.shape) for tensor in graph.outputs], strict=True))
 
 
@@ -185,7 +187,9 @@ def _input_shape(layer: Layer, index: int, shapes: Mapping[str, Sequence[int]]) 
         return shapes[name]
     if not shape or min(shape) < 1:
         said = f" (it says {shown(shape)})" if shape else ""
-        raise ShapeError(f"the shape of input '{name}' is not in the net{said}: give it by --input-shape {name}:1,3,224,224")
+        raise ShapeError(
+            f"the shape of input '{name}' is not in the net{said}: give it by --input-shape {name}:1,3,224,224"
+        )
     return shape
 
 
@@ -238,7 +242,9 @@ def _importers(layers: Sequence[Layer]) -> dict[str, Importer]:
             found[layer.type] = importer
     if unknown:
         listed = "; ".join(f"'{kind}' ({_few(names)}){IMPORTERS.nearest(kind)}" for kind, names in unknown.items())
-        raise UnsupportedError(f"unknown layer types: {listed}. --outputs BLOB stops before a layer, --inputs BLOB begins behind it")
+        raise UnsupportedError(
+            f"unknown layer types: {listed}. --outputs BLOB stops before a layer, --inputs BLOB begins behind it"
+        )
     return found
 
 
@@ -267,7 +273,9 @@ def _parsed(
     options = Options(getattr(layer.message, importer.options), importer.ignored) if importer.options else None
     blobs = None if weights is None else weights.get(layer.name)
     if layer.name in seen and blobs:
-        raise WeightsError("a layer of this name comes before it; Caffe loads weights into the first one only: rename one")
+        raise WeightsError(
+            "a layer of this name comes before it; Caffe loads weights into the first one only: rename one"
+        )
     seen.add(layer.name)
     return ParsedLayer(layer.name, layer.type, layer.tops, list(layer.message.top), options, blobs)
 

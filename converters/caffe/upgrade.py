@@ -1,4 +1,7 @@
-"""V0 nets (``layers { layer { type: "conv" } }``), V1 nets (``layers { type: CONVOLUTION }``) and old ``input:`` heads -> modern layers.
+"""Old forms of a net -> modern layers: V0, V1, and ``input:`` fields in the head.
+
+    V0    layers { layer { name: "conv1" type: "conv" num_output: 20 } bottom: "data" top: "conv1" }
+    V1    layers { name: "conv1" type: CONVOLUTION bottom: "data" top: "conv1" convolution_param { num_output: 20 } }
 
 Works on the tree of a prototxt; a binary net becomes such a tree first, so that each dialect is handled once.
 The rules are Caffe's own: util/upgrade_proto.cpp.
@@ -114,10 +117,14 @@ _V0_FIELDS = {
     ("window_data", "batchsize"): ("window_data_param", "batch_size"),
 }
 _V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
-_V0_IGNORED = {"blobs", "blobs_lr", "weight_decay", "weight_filler", "bias_filler", "rand_skip", "shuffle_images"} | {
-    "new_num", "new_channels", "det_fg_threshold", "det_bg_threshold", "det_fg_fraction", "det_context_pad", "det_crop_mode"
-}  # fmt: skip
-_V0_KNOWN = {field for _, field in _V0_FIELDS} | set(_V0_TRANSFORM) | _V0_IGNORED | {"name", "type", "hdf5_output_param"}
+_V0_IGNORED = {
+    *("blobs", "blobs_lr", "weight_decay", "weight_filler", "bias_filler", "rand_skip", "shuffle_images"),
+    *("new_num", "new_channels", "det_fg_threshold", "det_bg_threshold", "det_fg_fraction", "det_context_pad"),
+    "det_crop_mode",
+}
+_V0_KNOWN = (
+    {field for _, field in _V0_FIELDS} | set(_V0_TRANSFORM) | _V0_IGNORED | {"name", "type", "hdf5_output_param"}
+)
 
 
 def modern(tree: Fields) -> Fields:
@@ -127,7 +134,9 @@ def modern(tree: Fields) -> Fields:
     """
     old = [f for f in tree if f.name == "layers"]
     if old and any(f.name == "layer" for f in tree):
-        raise FormatError(f"line {old[0].line}: the net has both 'layer' and 'layers' fields: Caffe reads one form at a time")
+        raise FormatError(
+            f"line {old[0].line}: the net has both 'layer' and 'layers' fields: Caffe reads one form at a time"
+        )
     layers = [_layer_fields(f) for f in tree if f.name in ("layer", "layers")]
     if any(_is_v0(fields) for _, fields in layers):
         layers = _v0_net(layers)
@@ -157,7 +166,7 @@ def _string(name: str, text: str, line: int = 0) -> Field:
 
 
 def _input_layer(tree: Fields, declared: Collection[str]) -> Fields:
-    """One Input layer for the ``input:`` fields of a net's head, those left out that an Input layer declares already."""
+    """One Input layer for the ``input:`` fields of a net's head, without those that an Input layer declares already."""
     names = _words(tree, "input")
     if not set(names) - set(declared):
         return []
@@ -214,7 +223,9 @@ def _v0_net(layers: list[tuple[int, Fields]]) -> list[tuple[int, Fields]]:
             continue
         padded = [name for name in bottoms if name in paddings]
         if padded and (kind not in ("conv", "pool") or len(bottoms) != 1):
-            raise FormatError(f"line {line}: a padding layer is read by '{kind}': only a conv or pool with one bottom can")
+            raise FormatError(
+                f"line {line}: a padding layer is read by '{kind}': only a conv or pool with one bottom can"
+            )
         if padded:
             source, pad = paddings[padded[0]]
             inner = [*(f for f in inner if f.name != "pad"), pad]

@@ -1,4 +1,7 @@
-"""Layers that change each value by itself: ReLU, PReLU, ELU, Sigmoid, TanH, AbsVal, Power, Exp, Log, BNLL, Threshold, Clip, Swish, Dropout; and Softmax."""
+"""Layers that change each value by itself, and Softmax.
+
+ReLU, PReLU, ELU, Sigmoid, TanH, AbsVal, Power, Exp, Log, BNLL, Threshold, Clip, Swish, Dropout.
+"""
 
 from __future__ import annotations
 
@@ -40,16 +43,19 @@ def elu(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
 
 @importer("Sigmoid", options="sigmoid_param")
 def sigmoid(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
+    """1 / (1 + exp(-x))"""
     return to.node("Sigmoid", [x])
 
 
 @importer("TanH", options="tanh_param")
 def tanh(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
+    """tanh(x)"""
     return to.node("Tanh", [x])
 
 
 @importer("AbsVal")
 def abs_val(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
+    """|x|"""
     return to.node("Abs", [x])
 
 

@@ -34,6 +34,7 @@ def needs_axes(x: gs.Tensor, ndim: int) -> None:
 
 
 def shown(shape: Sequence[object]) -> str:
+    """A shape for people: 1x3x224x224."""
     return "x".join(map(str, shape)) or "a scalar"
 
 

@@ -19,7 +19,7 @@ _MOST_ONE_HOT = 1 << 26
 
 @importer("Convolution", options="convolution_param", ignored=["force_nd_im2col"])
 def convolution(layer: ParsedLayer, *bottoms: gs.Tensor, to: Builder) -> Results:
-    """Cross-correlation of (N, C, spatial...) with filters (num_output, C / group, kernel...); the last window is floored."""
+    """Cross-correlation of (N, C, spatial...) with filters (num_output, C / group, kernel...); sizes are floored."""
     p = layer.options
     channels, spatial = _channels_and_axes(layer, bottoms)
     kernel = _kernel(layer, spatial)
@@ -31,7 +31,7 @@ def convolution(layer: ParsedLayer, *bottoms: gs.Tensor, to: Builder) -> Results
 
 @importer("Deconvolution", options="convolution_param", ignored=["force_nd_im2col"])
 def deconvolution(layer: ParsedLayer, *bottoms: gs.Tensor, to: Builder) -> Results:
-    """The transpose of a convolution: filters (C, num_output / group, kernel...); top = stride (size - 1) + extent - 2 pad."""
+    """A convolution's transpose: filters (C, num_output / group, kernel...), top stride (size - 1) + extent - 2 pad."""
     p = layer.options
     channels, spatial = _channels_and_axes(layer, bottoms)
     kernel = _kernel(layer, spatial)
@@ -48,7 +48,9 @@ def im2col(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
     kernel = _kernel(layer, spatial)
     positions = math.prod(kernel)
     if positions * positions * channels > _MOST_ONE_HOT:
-        raise UnsupportedError(f"kernel {shown(kernel)} over {channels} channels is too large to write as a convolution")
+        raise UnsupportedError(
+            f"kernel {shown(kernel)} over {channels} channels is too large to write as a convolution"
+        )
     one_hot = np.eye(positions, dtype=np.float32).reshape(positions, 1, *kernel)
     filters = np.tile(one_hot, (channels, *([1] * (spatial + 1))))
     attributes = _attributes(layer, kernel)
@@ -57,7 +59,7 @@ def im2col(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
 
 
 def _channels_and_axes(layer: ParsedLayer, bottoms: Sequence[gs.Tensor]) -> tuple[int, int]:
-    """Channels and the number of spatial axes. Axes before the channels beyond the batch would need a reshape: refused."""
+    """Channels and the number of spatial axes. More axes before the channels than the batch are refused."""
     if not bottoms:
         raise UnsupportedError("takes 1 or more bottom(s), not 0")
     x = bottoms[0]
@@ -65,7 +67,9 @@ def _channels_and_axes(layer: ParsedLayer, bottoms: Sequence[gs.Tensor]) -> tupl
         raise ShapeError(f"its bottoms differ in shape: {' and '.join(shown(b.shape) for b in bottoms)}")
     axis = canonical(layer.options.axis, len(x.shape))
     if axis != 1 or len(x.shape) < 3:
-        raise UnsupportedError(f"channels on axis {axis} of {len(x.shape)}: only axis 1 before spatial axes has an ONNX form")
+        raise UnsupportedError(
+            f"channels on axis {axis} of {len(x.shape)}: only axis 1 before spatial axes has an ONNX form"
+        )
     return sizes(x, 1, 2)[0], len(x.shape) - 2
 
 
@@ -100,5 +104,3 @@ def _attributes(layer: ParsedLayer, kernel: Sequence[int]) -> dict[str, object]:
         "dilations": per_axis(p, "dilation", len(kernel), 1),
         "group": p.group,
     }
-
-

@@ -1,4 +1,4 @@
-"""Layers without bottoms that stay: DummyData and Parameter -> constants. (Input layers become graph inputs in the reader.)"""
+"""Layers without bottoms that stay: DummyData and Parameter -> constants. The reader makes inputs of Input layers."""
 
 from __future__ import annotations
 

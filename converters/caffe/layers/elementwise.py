@@ -81,7 +81,7 @@ def bias(layer: ParsedLayer, x: gs.Tensor, term: gs.Tensor | None = None, *, to:
 
 
 def _covered(x: gs.Tensor, axis: int, num_axes: int) -> tuple[int, list[int]]:
-    """(first axis, sizes) of the axes that a learned scale covers; ``num_axes`` 0 is one number for all, -1 the rest."""
+    """(first axis, sizes) of the axes that a learned scale covers; ``num_axes`` 0 is one number, -1 the rest."""
     start = canonical(axis, len(x.shape))
     end = len(x.shape) if num_axes == -1 else start + num_axes
     if num_axes < -1 or end > len(x.shape):
@@ -94,7 +94,9 @@ def _covered_by(factor: gs.Tensor, x: gs.Tensor, axis: int) -> tuple[int, list[i
     count = len(factor.shape)
     start = canonical(axis, len(x.shape)) if count else 0
     if list(x.shape)[start : start + count] != list(factor.shape):
-        raise ShapeError(f"its second bottom, {shown(factor.shape)}, does not lie along {shown(x.shape)} from axis {start} on")
+        raise ShapeError(
+            f"its second bottom, {shown(factor.shape)}, does not lie along {shown(x.shape)} from axis {start} on"
+        )
     return start, list(factor.shape)
 
 

@@ -15,7 +15,7 @@ from converters.errors import UnsupportedError
 
 @importer("InnerProduct", options="inner_product_param")
 def inner_product(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
-    """y = x W^T + b over all axes from ``axis`` on, flattened; W is (num_output, count), with ``transpose`` the other way."""
+    """y = x W^T + b over all axes from ``axis`` on, flattened; W (num_output, count), or turned by ``transpose``."""
     p = layer.options
     if not p.num_output:
         raise UnsupportedError("num_output is missing or zero")

@@ -17,7 +17,7 @@ ACROSS_CHANNELS = 0
 def batch_norm(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
     """y = (x - mean) / sqrt(variance + eps) a channel (batch_norm_layer.cpp).
 
-    The file keeps running sums: blobs 0 and 1 times 1 / blob 2 are mean and variance, and with blob 2 zero both are zero.
+    The file keeps running sums: blobs 0 and 1 times 1 / blob 2 are mean and variance; with blob 2 zero both are zero.
     With ``use_global_stats: false`` mean and variance are the batch's own, at test time too.
     """
     p = layer.options

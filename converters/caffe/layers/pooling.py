@@ -33,16 +33,16 @@ class Windows(NamedTuple):
     kernel: int
     stride: int
     pad: int
-    count: int
+    number: int
 
     @property
     def end(self) -> int:
-        return max(0, (self.count - 1) * self.stride + self.kernel - self.size - self.pad)
+        return max(0, (self.number - 1) * self.stride + self.kernel - self.size - self.pad)
 
     @property
     def last_is_empty(self) -> bool:
         """Without padding nothing drops a last window that starts behind the input (stride > kernel)."""
-        return (self.count - 1) * self.stride - self.pad >= self.size
+        return (self.number - 1) * self.stride - self.pad >= self.size
 
 
 @importer("Pooling", options="pooling_param")
@@ -59,7 +59,7 @@ def pooling(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
         p.ignore("round_mode", "ceil_mode")
         if len(layer.tops) == 1:
             return to.node("GlobalMaxPool" if p.pool == MAX else "GlobalAveragePool", [x])
-        kernel = tuple(sizes(x, 2))
+        kernel = (sizes(x, 2)[0], sizes(x, 2)[1])
     if p.pool == AVE and len(layer.tops) > 1:
         raise UnsupportedError("average pooling has one top, not 2")
     floor = p.round_mode == FLOOR or not p.ceil_mode

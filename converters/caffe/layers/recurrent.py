@@ -65,9 +65,7 @@ def rnn(layer: ParsedLayer, x: gs.Tensor, cont: gs.Tensor, *more: gs.Tensor, to:
     return [y, *_with_time_axis([h_last], to)] if states else y
 
 
-def _bottoms(
-    layer: ParsedLayer, more: Sequence[gs.Tensor], states: int
-) -> tuple[gs.Tensor | None, list[gs.Tensor]]:
+def _bottoms(layer: ParsedLayer, more: Sequence[gs.Tensor], states: int) -> tuple[gs.Tensor | None, list[gs.Tensor]]:
     """(the static bottom or None, the states that come from outside) behind x and cont."""
     exposed = states if layer.options.expose_hidden else 0
     if len(more) not in (exposed, exposed + 1):

@@ -45,7 +45,7 @@ def arg_max(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
 
 
 def _largest(x: gs.Tensor, axis: int, k: int, to: Builder) -> tuple[gs.Variable, gs.Variable]:
-    """(values, places) of the k largest along ``axis``. ONNX's TopK prefers the first of equals, so it reads backwards."""
+    """(values, places) of the k largest along ``axis``. TopK prefers the first of equals, so it reads backwards."""
     (size,) = sizes(x, axis, axis + 1)
     if not 1 <= k <= size:
         raise UnsupportedError(f"top_k {k} of {size} values")

@@ -25,7 +25,7 @@ NEUTRAL_OPTIONS = frozenset({"engine", "weight_filler", "bias_filler", "filler"}
 
 @dataclass(frozen=True)
 class Importer:
-    """How one layer type becomes ONNX. ``options`` names its parameter message; ``ignored`` are options without effect."""
+    """How a layer type becomes ONNX. ``options`` is its parameter message; ``ignored`` are options without effect."""
 
     function: ImportFunction
     options: str
@@ -48,7 +48,7 @@ IMPORTERS: Registry[Importer] = Registry("importer of Caffe layer")
 def importer(
     *types: str, options: str = "", ignored: Collection[str] = ()
 ) -> Callable[[ImportFunction], ImportFunction]:
-    """Register ``function(layer, *bottoms, to)`` for layer ``types``. Its positional parameters are the layer's bottoms."""
+    """Register ``function(layer, *bottoms, to)`` for layer ``types``; its positional parameters are the bottoms."""
 
     def register(function: ImportFunction) -> ImportFunction:
         bottoms = list(inspect.signature(function).parameters.values())[1:]
@@ -65,7 +65,7 @@ def importer(
 class ParsedLayer:
     """A layer as its importer sees it: options, weights, and its tops.
 
-    ``tops`` are those that are wanted, ``all_tops`` those that the prototxt gives; only layers without bottoms may lose some.
+    ``tops`` are wanted, ``all_tops`` are those that the prototxt gives; only layers without bottoms may lose some.
     """
 
     def __init__(
@@ -95,7 +95,9 @@ class ParsedLayer:
         if not shapes and not self._blobs:
             return []
         if self._blobs is None:
-            raise WeightsError("the weights file has no layer of this name: do prototxt and caffemodel belong together?")
+            raise WeightsError(
+                "the weights file has no layer of this name: do prototxt and caffemodel belong together?"
+            )
         if len(self._blobs) != len(shapes):
             raise WeightsError(f"has {len(shapes)} blob(s) by its prototxt, {len(self._blobs)} in the weights file")
         return [_fitted(blob, shape, i) for i, (blob, shape) in enumerate(zip(self._blobs, shapes, strict=True))]

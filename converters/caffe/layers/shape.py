@@ -1,8 +1,9 @@
-"""Layers that move values without changing them: Concat, Slice, Split, Crop, Flatten, Reshape, Tile, BatchReindex, Filter."""
+"""Layers that move values and change none: Concat, Slice, Split, Crop, Flatten, Reshape, Tile, BatchReindex, Filter."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
@@ -25,7 +26,7 @@ def concat(layer: ParsedLayer, x: gs.Tensor, *more: gs.Tensor, to: Builder) -> R
 
 @importer("Slice", options="slice_param")
 def slice_(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
-    """Tops cut from the bottom along an axis, at ``slice_point`` or in equal parts; ``slice_dim`` is the old word for axis."""
+    """Tops cut from the bottom along an axis, at ``slice_point`` or in equal parts; ``slice_dim`` is an old word."""
     p = layer.options
     if p.has("axis") and p.has("slice_dim"):
         raise UnsupportedError("axis or slice_dim, not both")
@@ -33,7 +34,7 @@ def slice_(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
     (size,), tops = sizes(x, axis, axis + 1), len(layer.tops)
     if p.slice_point:
         edges = [0, *p.slice_point, size]
-        parts = [end - start for start, end in zip(edges, edges[1:], strict=False)]
+        parts = [end - start for start, end in pairwise(edges)]
         if len(parts) != tops or min(parts) <= 0:
             raise ShapeError(f"slice_point {list(p.slice_point)} does not cut {size} into {tops} parts")
     else:
@@ -51,14 +52,16 @@ def split(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
 
 @importer("Crop", options="crop_param")
 def crop(layer: ParsedLayer, x: gs.Tensor, reference: gs.Tensor, *, to: Builder) -> Results:
-    """x cut to the sizes of the second bottom from ``axis`` on, at ``offset`` (one for all axes, or one an axis; default 0)."""
+    """x cut to the sizes of the second bottom from ``axis`` on, at ``offset``: one for all axes, or one an axis."""
     p = layer.options
     axis = canonical(p.axis, len(x.shape))
     count = len(x.shape) - axis
     offsets = list(p.offset) or [0]
     offsets = offsets * count if len(offsets) == 1 else offsets
     if len(offsets) != count or len(reference.shape) != len(x.shape):
-        raise ShapeError(f"{len(offsets)} offset(s) and a second bottom of {len(reference.shape)} axes do not fit {shown(x.shape)}")
+        raise ShapeError(
+            f"{len(offsets)} offset(s) and a second bottom of {len(reference.shape)} axes do not fit {shown(x.shape)}"
+        )
     wanted, have = sizes(reference, axis), sizes(x, axis)
     ends = [offset + size for offset, size in zip(offsets, wanted, strict=True)]
     if any(end > size for end, size in zip(ends, have, strict=True)):
@@ -85,7 +88,7 @@ def flatten(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
 
 @importer("Reshape", options="reshape_param")
 def reshape(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
-    """``num_axes`` axes from ``axis`` on are replaced by ``shape``: 0 copies the bottom's axis at that place, -1 is inferred."""
+    """``num_axes`` axes from ``axis`` on become ``shape``: 0 copies the bottom's axis at that place, -1 is inferred."""
     p = layer.options
     ndim = len(x.shape)
     start = p.axis if p.axis >= 0 else ndim + p.axis + 1
