@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from converters.convert import Report
 from converters.convert import convert as _convert
-from converters.errors import ConvertError
 from converters.formats import LoadOptions, format_named, format_of
 
 if TYPE_CHECKING:
@@ -36,8 +35,6 @@ def load(
     """
     path = Path(source)
     row = format_named(file_format) if file_format else format_of(path)
-    if not path.is_file():
-        raise ConvertError(f"{path}: no such file")
     options = LoadOptions(Path(prototxt) if prototxt else None, _shapes(input_shape), inputs, outputs, opset)
     graph = row.load(path, options)
     if (inputs or outputs) and not row.cuts:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converters.errors import ConvertError, DifferenceError
+from converters.version import __version__
 
 if TYPE_CHECKING:
     from converters.convert import Report
@@ -72,7 +73,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> 
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.version_option(package_name="onnx-decant", prog_name="decant")
+@click.version_option(__version__, prog_name="decant")
 def main(
     source: Path,
     target: Path | None,
@@ -98,6 +99,8 @@ def main(
     if len({name for name, _ in input_shapes}) < len(input_shapes):
         raise click.UsageError("--input-shape: an input is named twice")
     target = target or output or source.with_suffix(".onnx")
+    if target == source:
+        raise click.UsageError("give OUT: without it IN would be overwritten")
     if no_clobber and target.exists():
         raise SystemExit(_fail(f"{target}: exists already (--no-clobber)"))
     started = time.perf_counter()
@@ -174,28 +177,14 @@ class _ProgressBar:
         return advance
 
 
-def _source_bytes(source: Path) -> int:
-    return source.stat().st_size
-
-
-def _target_bytes(target: Path) -> int:
-    data = target.with_name(target.name + ".data")
-    external = (
-        data.exists()
-        and data.stat().st_mtime >= target.stat().st_mtime - 60
-        and target.stat().st_size < data.stat().st_size
-    )
-    return target.stat().st_size + (data.stat().st_size if external else 0)
-
-
 def _as_dict(report: Report, source: Path, target: Path, seconds: float) -> dict[str, Any]:
     def side(cost: Any, path: Path, size: int) -> dict[str, Any]:
         nodes = dict(sorted(cost.nodes.items()))
         return {"file": str(path), "bytes": size, "nodes": nodes, "parameters": cost.parameters, "macs": cost.macs}
 
     return {
-        "before": side(report.before, source, _source_bytes(source)),
-        "after": side(report.after, target, _target_bytes(target)),
+        "before": side(report.before, source, report.source_bytes),
+        "after": side(report.after, target, report.target_bytes),
         "passes": report.changes,
         "verified": report.verified,
         "seconds": round(seconds, 3),
@@ -217,7 +206,7 @@ def _print_report(report: Report, source: Path, target: Path, *, verbose: bool) 
     table.add_row("nodes", *_counts(report.before.nodes.total(), report.after.nodes.total()))
     table.add_row("parameters", *_counts(report.before.parameters, report.after.parameters))
     table.add_row("MACs", *_counts(report.before.macs, report.after.macs))
-    table.add_row("bytes", *_counts(_source_bytes(source), _target_bytes(target)))
+    table.add_row("bytes", *_counts(report.source_bytes, report.target_bytes))
     console.print(table)
     for name, lines in report.changes.items():
         if verbose:

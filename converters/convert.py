@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from converters.errors import ConvertError
 from converters.formats import LoadOptions, format_named, format_of
 
 Stage = Callable[[str], Callable[[int, int], None]]
@@ -20,6 +19,8 @@ class Report:
 
     before: Any
     after: Any
+    source_bytes: int
+    target_bytes: int = 0
     changes: dict[str, list[str]] = field(default_factory=dict)
     verified: list[str] = field(default_factory=list)
 
@@ -46,8 +47,6 @@ def convert(
     """
     reader = format_named(source_format) if source_format else format_of(source)
     writer = None if target is None else format_named(target_format) if target_format else format_of(target)
-    if not source.is_file():
-        raise ConvertError(f"{source}: {'is a directory' if source.is_dir() else 'no such file'}")
     progress = stage or (lambda name: lambda done, total: None)
 
     import onnx_passes  # onnx and graphsurgeon cost 0.3 s: not before they are needed
@@ -64,11 +63,17 @@ def convert(
             changes["extract_branch"] = onnx_passes.extract_branch(graph, inputs=inputs, outputs=outputs)
         if fold_bn:
             changes["fold_bn"] = onnx_passes.fold_bn(graph)
-        report = Report(before, onnx_passes.cost(graph), changes)
+        if changes:
+            graph.metadata_props["passes"] = ", ".join(changes)
+        report = Report(before, onnx_passes.cost(graph), _size(graph.source_files), changes=changes)
         if writer is not None and target is not None:
-            writer.save(graph, target, progress("writing"))
+            report.target_bytes = _size(writer.save(graph, target, progress("writing")))
             if verify:
                 from converters.verify import verify_files
 
                 report.verified = verify_files(reference, target, source if reader.name == "caffe" else None, prototxt)
     return report
+
+
+def _size(files: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for path in files)

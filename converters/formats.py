@@ -40,14 +40,21 @@ class Format(NamedTuple):
     cuts: bool = False
 
     def load(self, path: Path, options: LoadOptions) -> Any:
+        """The gs.Graph of a file, with the attributes ``metadata_props`` and ``source_files``."""
+        if not path.is_file():
+            raise ConvertError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
         if not self.loader:
             raise ConvertError(f"format '{self.name}' cannot be read")
         return _function(self.loader)(path, options)
 
-    def save(self, graph: Any, path: Path, progress: Progress | None) -> None:
+    def save(self, graph: Any, path: Path, progress: Progress | None) -> list[Path]:
+        """Write a graph; returns the files that it became."""
         if not self.saver:
             raise ConvertError(f"format '{self.name}' cannot be written yet")
-        _function(self.saver)(graph, path, progress=progress)
+        if not path.parent.is_dir():
+            raise ConvertError(f"{path.parent}: no such folder")
+        files: list[Path] = _function(self.saver)(graph, path, progress=progress)
+        return files
 
 
 FORMATS = (

@@ -18,6 +18,7 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter, update_impor
 from onnx_graphsurgeon.ir.tensor import SparseValues
 
 from converters.errors import ConvertError
+from converters.version import __version__
 
 PRODUCER = "decant"
 LARGE = 1024  # bytes; smaller constants stand in the model itself
@@ -48,7 +49,7 @@ def export(graph: gs.Graph) -> tuple[ModelProto, list[Large]]:
     functions = [OnnxExporter.export_function(function) for function in graph.functions]
     model = helper.make_model(proto, opset_imports=update_import_domains(graph), functions=functions)
     model.producer_name = graph.producer_name or PRODUCER
-    model.producer_version = graph.producer_version
+    model.producer_version = graph.producer_version or ("" if graph.producer_name else __version__)
     model.ir_version = graph.ir_version or helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     helper.set_model_props(model, dict(getattr(graph, "metadata_props", {})))
     return model, large

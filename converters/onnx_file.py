@@ -55,8 +55,8 @@ _ATTRIBUTES_THAT_GET_LOST = frozenset(
 # ---- writing ----
 
 
-def save(graph: gs.Graph, path: Path, *, progress: Progress | None = None) -> None:
-    """Write ``graph``. ``graph.metadata_props``, if there is one, becomes the model's metadata.
+def save(graph: gs.Graph, path: Path, *, progress: Progress | None = None) -> list[Path]:
+    """Write ``graph``; returns the files that it became. ``graph.metadata_props`` becomes the model's metadata.
 
     The model is checked in full, without its weights, before a byte is written. The file appears whole or not at all:
     it is written beside ``path`` and renamed. Raises ConvertError if the graph is not valid.
@@ -68,11 +68,12 @@ def save(graph: gs.Graph, path: Path, *, progress: Progress | None = None) -> No
     if model.ByteSize() + total + 64 * (len(large) + 1) <= MAX_PROTOBUF:
         with _replacing(path) as out:
             _write_inline(model, large, out, report)
-        return
+        return [path]
     data_path = path.with_name(path.name + ".data")
     with _replacing(path) as out, _replacing(data_path) as data:
         _write_external(model, large, data, data_path.name, report)
         out.write(model.SerializeToString())
+    return [path, data_path]
 
 
 def _write_inline(model: ModelProto, large: Sequence[Large], out: BinaryIO, report: _Report) -> None:
@@ -210,7 +211,8 @@ def _load(path: Path, options: LoadOptions) -> gs.Graph:
     if not model.HasField("graph") or not model.opset_import:
         raise FormatError("not an ONNX model: it has no graph, or does not say its opset")
     _refuse_lost(model.graph)
-    arrays = _arrays(model, source, cuts, _ExternalData(path.parent))
+    folder = _ExternalData(path.parent)
+    arrays = _arrays(model, source, cuts, folder)
     _check(model, arrays)
     try:
         graph = gs.import_onnx(model)
@@ -222,6 +224,7 @@ def _load(path: Path, options: LoadOptions) -> gs.Graph:
             tensor.data_location = None
     for name in ("name", "doc_string", "producer_name", "producer_version"):
         setattr(graph, name, _text(getattr(graph, name)))
+    graph.source_files = [path, *folder.files]
     graph.metadata_props = {_text(entry.key): _text(entry.value) for entry in model.metadata_props}
     return graph
 
@@ -328,6 +331,11 @@ class _ExternalData:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, MappedFile] = {}
+
+    @property
+    def files(self) -> list[Path]:
+        """What was read."""
+        return [source.path for source in self._files.values()]
 
     def array(self, tensor: TensorProto) -> Array:
         """Raises FormatError if the file is missing, lies elsewhere, or is too short."""

@@ -110,7 +110,7 @@ def _affine_of(node: gs.Node, x: gs.Tensor, channels: int, rank: int) -> Affine 
 
 def batch_norm_affine(node: gs.Node, channels: int) -> Affine:
     """Raises Skipped where the parameters are not constant, or training mode recomputes them."""
-    if node.attrs.get("training_mode", 0) or any(view.outputs for view in node.outputs[1:]):
+    if node.attrs.get("training_mode", 0) or any(extra.outputs for extra in node.outputs[1:]):
         raise Skipped(f"{node.name} stays: it is in training mode")
     parameters = [value(tensor) for tensor in node.inputs[1:5]]
     if any(p is None or p.shape != (channels,) for p in parameters):
@@ -229,17 +229,25 @@ def _bias(node: gs.Node, channels: int) -> Array:
 
 
 def _scaled(node: gs.Node, weight: Array, scale: Array) -> Array:
-    """``weight`` times ``scale`` along its output channels: float64 within, rounded once, without a float64 copy."""
+    """``weight`` times ``scale`` along its output channels: float64 within, rounded once, without a float64 copy.
+
+    Raises Skipped if the products are too large for the weight's type.
+    """
     result = np.empty(weight.shape, weight.dtype)
     if node.op == "ConvTranspose":
         group = int(node.attrs.get("group", 1))
         split = (group, weight.shape[0] // group, *weight.shape[1:])
-        along = scale.reshape(group, 1, weight.shape[1], *[1] * (weight.ndim - 2))
-        np.multiply(weight.reshape(split), along, out=result.reshape(split), casting="same_kind")
-        return result
-    out_axis = 0 if node.op == "Conv" or node.attrs.get("transB", 0) else 1
-    along = scale.reshape([-1 if axis == out_axis else 1 for axis in range(weight.ndim)])
-    np.multiply(weight, along, out=result, casting="same_kind")
+        factors = weight.reshape(split), scale.reshape(group, 1, weight.shape[1], *[1] * (weight.ndim - 2))
+        out = result.reshape(split)
+    else:
+        out_axis = 0 if node.op == "Conv" or node.attrs.get("transB", 0) else 1
+        factors = weight, scale.reshape([-1 if axis == out_axis else 1 for axis in range(weight.ndim)])
+        out = result
+    try:
+        with np.errstate(over="raise", invalid="ignore"):
+            np.multiply(*factors, out=out, casting="same_kind")
+    except FloatingPointError:
+        raise Skipped(f"{node.name} keeps what follows: its weights would overflow {weight.dtype}") from None
     return result
 
 

@@ -101,12 +101,12 @@ def set_input(node: gs.Node, index: int, tensor: gs.Tensor) -> None:
 
 
 def take_over(maker: gs.Node, last: gs.Node, between: Sequence[gs.Node]) -> None:
-    """Let ``maker`` make what ``last`` made; ``between``, ``last`` among them, fall out of the graph."""
-    outputs = list(last.outputs)
+    """Let ``maker`` make the first output of ``last``; ``between``, ``last`` among them, are cut off."""
+    result = last.outputs[0]
     for node in between:
         node.inputs = []
         node.outputs = []
-    maker.outputs = outputs
+    maker.outputs = [result]
 
 
 def drop_nodes(graph: gs.Graph, nodes: Sequence[gs.Node]) -> None:

@@ -27,7 +27,8 @@ from converters.wire import BYTES, FIXED32, FIXED64, VARINT, Field, bytes_header
 
 Array = npt.NDArray[np.float32]
 
-_LAYER, _V1_LAYER, _NET_NAME = 100, 2, 1
+_LAYER, _V1_LAYER = 100, 2
+_NAME_TAG = b"\x0a"  # field 1, bytes
 _BLOBS = {_LAYER: 7, _V1_LAYER: 6}
 _NAME = {_LAYER: 1, _V1_LAYER: 4}
 _V0_LAYER, _V0_NAME, _V0_BLOBS = 1, 1, 50
@@ -69,8 +70,8 @@ def _walk(source: MappedFile) -> CaffeModel:
             definition += [bytes_header(field.number, len(rest)), rest]
         else:
             definition.append(source[field.tag : field.end])
-    if not layers:
-        raise FormatError("it holds no layers: not a caffemodel")
+    if not layers and not any(piece[:1] == _NAME_TAG for piece in definition):
+        raise FormatError("it holds neither layers nor the name of a net: not a caffemodel")
     return CaffeModel(layers, b"".join(definition))
 
 

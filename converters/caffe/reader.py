@@ -26,6 +26,7 @@ from converters.formats import LoadOptions, Progress
 from converters.registry import nearest
 
 _MOST_SHOWN = 6
+_LARGEST_TEXT = 64 << 20
 
 
 class Source(NamedTuple):
@@ -33,6 +34,7 @@ class Source(NamedTuple):
 
     net: Net
     weights: Mapping[str, Sequence[Array]] | None
+    weights_file: Path | None
     place: str
 
 
@@ -52,6 +54,7 @@ def load(path: Path, options: LoadOptions) -> gs.Graph:
             net = cut(net, options.inputs, options.outputs)
         graph = _import(net, source.weights, shapes, opset, options.progress)
     graph.metadata_props = {"source": path.name, "source_format": "caffe", **source.net.metadata}
+    graph.source_files = [source.weights_file or path]
     return graph
 
 
@@ -73,11 +76,13 @@ def _read(path: Path, prototxt: Path | None) -> Source:
         for layer in net.layers:
             layer.type = _canonical_type(layer.type)
         deployed = deploy(net, lambda kind: kind == "Input" or kind in IMPORTERS)
-        return Source(deployed, _weights(deployed, model), where.name)
+        return Source(deployed, _weights(deployed, model), pair.weights, where.name)
 
 
 def _text(path: Path) -> bytes:
     """Raises FormatError for a file that is plainly something else."""
+    if path.stat().st_size > _LARGEST_TEXT:
+        raise FormatError(f"{path.stat().st_size:,} bytes are too many for a prototxt: is it the caffemodel?")
     raw = path.read_bytes()
     if not raw.strip():
         raise FormatError("the file is empty")
@@ -208,9 +213,11 @@ def _import(
     names = _Names(net)
     builder = Builder(net.name, opset=opset, reserved=names.reserved)
     blobs: dict[str, gs.Tensor] = {}
+    read: dict[str, str] = {}
     seen: set[str] = set()
     for number, layer in enumerate(net.layers):
         with place(str(layer)):
+            _check_tops(layer, blobs, read)
             if layer.type == "Input":
                 for index, top in enumerate(layer.tops):
                     blobs[top] = builder.input(top, _input_shape(layer, index, shapes))
@@ -260,6 +267,23 @@ def _refuse_unknown_fields(layers: Sequence[Layer]) -> None:
         raise UnsupportedError("; ".join(found[:_MOST_SHOWN]) + more)
 
 
+def _check_tops(layer: Layer, blobs: Mapping[str, gs.Tensor], read: dict[str, str]) -> None:
+    """Raises ConvertError where Caffe sees a "top blob produced by multiple sources" (Net::AppendTop, InsertSplits).
+
+    A layer may write a blob that exists only in place, and only if no layer before it reads the blob. ``read`` is kept
+    up to date: which layer read a blob since it was written.
+    """
+    for index, top in enumerate(layer.tops):
+        in_place = index < len(layer.bottoms) and layer.bottoms[index] == top
+        if top in blobs and not in_place:
+            raise ConvertError(f"makes blob '{top}', which a layer before it makes already: rename one of the two")
+        if in_place and top in read:
+            raise ConvertError(f"changes blob '{top}' in place, which layer '{read[top]}' reads before: rename its top")
+    read.update(dict.fromkeys(layer.bottoms, layer.name))
+    for top in layer.tops:
+        read.pop(top, None)
+
+
 def _bottoms(layer: Layer, blobs: Mapping[str, gs.Tensor]) -> list[gs.Tensor]:
     for name in layer.bottoms:
         if name not in blobs:
@@ -277,7 +301,10 @@ def _parsed(
             "a layer of this name comes before it; Caffe loads weights into the first one only: rename one"
         )
     seen.add(layer.name)
-    return ParsedLayer(layer.name, layer.type, layer.tops, list(layer.message.top), options, blobs)
+    why_not = "the weights file has no layer of this name: do prototxt and caffemodel belong together?"
+    if weights is None:
+        why_not = "needs weights, and no caffemodel lies beside the prototxt: give the caffemodel, and --prototxt"
+    return ParsedLayer(layer.name, layer.type, layer.tops, list(layer.message.top), options, blobs, why_not)
 
 
 def _run(

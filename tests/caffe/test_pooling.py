@@ -42,7 +42,9 @@ def pooled(
     return top, mask
 
 
-def pool(kind: str, kernel: Pair, stride: Pair = (1, 1), pad: Pair = (0, 0), *, floor: bool = False) -> Callable[..., Array]:
+def pool(
+    kind: str, kernel: Pair, stride: Pair = (1, 1), pad: Pair = (0, 0), *, floor: bool = False
+) -> Callable[..., Array]:
     return lambda inputs, blobs: pooled(inputs["x"], kind, kernel, stride, pad, floor=floor)[0]
 
 

@@ -76,6 +76,7 @@ class ParsedLayer:
         all_tops: Sequence[str],
         options: Options | None,
         blobs: Sequence[Array] | None,
+        why_no_blobs: str = "",
     ) -> None:
         self.name = name
         self.type = kind
@@ -83,6 +84,7 @@ class ParsedLayer:
         self.all_tops = all_tops
         self.options: Any = options
         self._blobs = blobs
+        self._why_no_blobs = why_no_blobs
         self._weights_read = False
 
     def weights(self, *shapes: Sequence[int]) -> list[Array]:
@@ -95,9 +97,7 @@ class ParsedLayer:
         if not shapes and not self._blobs:
             return []
         if self._blobs is None:
-            raise WeightsError(
-                "the weights file has no layer of this name: do prototxt and caffemodel belong together?"
-            )
+            raise WeightsError(self._why_no_blobs)
         if len(self._blobs) != len(shapes):
             raise WeightsError(f"has {len(shapes)} blob(s) by its prototxt, {len(self._blobs)} in the weights file")
         return [_fitted(blob, shape, i) for i, (blob, shape) in enumerate(zip(self._blobs, shapes, strict=True))]
