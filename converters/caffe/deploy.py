@@ -11,10 +11,17 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from converters.caffe.layers.training import LEARNED_TYPES, data_shapes, is_data, is_training, makes_softmax
+from converters.caffe.layers.training import (
+    LEARNED_TYPES,
+    data_shapes,
+    is_data,
+    is_training,
+    makes_softmax,
+    random_tops,
+)
 from converters.caffe.net import Layer, Net, wiring
 from converters.caffe.schema import LayerParameter
-from converters.errors import ConvertError
+from converters.errors import ConvertError, place
 from converters.registry import nearest
 
 TEST = 1
@@ -177,17 +184,18 @@ def _without_labels(layers: Sequence[Layer], labels: set[tuple[int, int]]) -> li
 
 
 def _data_to_inputs(layers: Sequence[Layer], is_known: Callable[[str], bool]) -> list[Layer]:
-    """``layers`` with an Input layer for each top of a data layer; a blob that the net declares as input stays that."""
+    """``layers`` with an Input layer for each top that stands for data; a blob that the net declares stays an input."""
     declared = {top for layer in layers if layer.type == "Input" for top in layer.tops}
     result = []
     for layer in layers:
-        if is_data(layer, is_known):
-            shapes = dict(
-                zip(layer.message.top, data_shapes(replace(layer, tops=list(layer.message.top))), strict=True)
-            )
-            result += [_input(top, shapes[top]) for top in layer.tops if top not in declared]
-        else:
-            result.append(layer)
+        drawn = layer.tops if is_data(layer, is_known) else random_tops(layer)
+        if drawn:
+            with place(str(layer)):
+                shapes = data_shapes(layer)
+            result += [_input(top, shapes[top]) for top in drawn if top not in declared]
+        kept = [top for top in layer.tops if top not in drawn]
+        if kept or not drawn:
+            result.append(replace(layer, tops=kept))
     return result
 
 
@@ -226,5 +234,5 @@ def _outputs(layers: Sequence[Layer], silenced: Collection[str]) -> list[str]:
     for layer in layers:
         for bottom in layer.bottoms:
             unread.pop(bottom, None)
-        unread.update(dict.fromkeys(layer.tops, bool(layer.bottoms)))
+        unread.update(dict.fromkeys(layer.tops, bool(layer.bottoms) or layer.type == "Parameter"))
     return sorted(name for name, computed in unread.items() if computed and name not in silenced)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,10 @@ def leaky(slope: float) -> Oracle:
     return of_x(lambda x: np.where(x > 0, x, slope * x))
 
 
-def parametric(ndim: int) -> Oracle:
+def parametric(inputs: Mapping[str, Array], blobs: Sequence[Array]) -> Array:
     """A slope a channel below zero, or one slope for all."""
-    return lambda inputs, blobs: np.where(
-        inputs["x"] > 0, inputs["x"], inputs["x"] * blobs[0].reshape(-1, *[1] * (ndim - 2))
-    )
+    x, (slopes,) = inputs["x"], blobs
+    return np.where(x > 0, x, x * slopes.reshape(-1, *[1] * (x.ndim - 2)))
 
 
 def elu(alpha: float) -> Oracle:
@@ -73,12 +72,12 @@ BENT = [
     Row("negative_slope", layer("ReLU", "relu_param { negative_slope: 0.1 }"), X, leaky(0.1)),
     Row("a negative negative_slope", layer("ReLU", "relu_param { negative_slope: -0.5 }"), X, leaky(-0.5)),
     Row("the engine changes nothing", layer("ReLU", "relu_param { engine: CUDNN negative_slope: 0 }"), FLAT, leaky(0)),
-    Row("a slope a channel", layer("PReLU"), X, parametric(4), [(3,)]),
-    Row("a slope for all channels", layer("PReLU", "prelu_param { channel_shared: true }"), X, parametric(4), [SCALAR]),
-    Row("a slope for all, stored with an axis", layer("PReLU", "prelu_param { channel_shared: true }"), X, parametric(4), [(1,)]),
-    Row("a slope for each of two axes", layer("PReLU"), FLAT, parametric(2), [(6,)]),
-    Row("a slope for each of five axes", layer("PReLU"), {"x": (2, 3, 2, 2, 2)}, parametric(5), [(3,)]),
-    Row("negative slopes, their filler ignored", layer("PReLU", "prelu_param { filler { value: 0.1 } }"), X, parametric(4), [np.array([-0.2, 0, 1.5])]),
+    Row("a slope a channel", layer("PReLU"), X, parametric, [(3,)]),
+    Row("a slope for all channels", layer("PReLU", "prelu_param { channel_shared: true }"), X, parametric, [SCALAR]),
+    Row("a slope for all, stored with an axis", layer("PReLU", "prelu_param { channel_shared: true }"), X, parametric, [(1,)]),
+    Row("a slope for each of two axes", layer("PReLU"), FLAT, parametric, [(6,)]),
+    Row("a slope for each of five axes", layer("PReLU"), {"x": (2, 3, 2, 2, 2)}, parametric, [(3,)]),
+    Row("negative slopes, their filler ignored", layer("PReLU", "prelu_param { filler { value: 0.1 } }"), X, parametric, [np.array([-0.2, 0, 1.5])]),
     Row("ELU", layer("ELU"), X, elu(1)),
     Row("alpha of ELU", layer("ELU", "elu_param { alpha: 0.3 }"), X, elu(0.3)),
     Row("Threshold at 0 leaves 0 below", layer("Threshold"), EDGES, of_x(lambda x: (x > 0) * 1.0)),
@@ -121,7 +120,9 @@ POWERS = [
 ]
 
 EXPONENTIALS = [
+    Row("Clip with its limits turned round gives the lower one", layer("Clip", "clip_param { min: 0.5 max: -0.5 }"), X, of_x(lambda x: np.full_like(x, 0.5))),
     Row("Exp", layer("Exp"), X, of_x(np.exp)),
+    Row("a factor that float32 does not hold is infinite", layer("Exp", "exp_param { base: 10 shift: 400 }"), X, of_x(lambda x: np.full_like(x, np.inf))),
     Row("base 2", layer("Exp", "exp_param { base: 2 }"), X, of_x(lambda x: 2**x)),
     Row("base e with scale and shift", layer("Exp", "exp_param { scale: 3 shift: -1 }"), X, of_x(lambda x: np.exp(3 * x - 1))),
     Row("base 10 with scale and shift", layer("Exp", "exp_param { base: 10 scale: -2 shift: 0.5 }"), X, of_x(lambda x: 10 ** (0.5 - 2 * x))),
@@ -144,10 +145,12 @@ REFUSALS = [
     Refusal("two tops", layer("TanH").replace("top:", 'top: "z" top:'), X, r"makes 1 top\(s\), the net names 2"),
     Refusal("Clip without max", layer("Clip", "clip_param { min: 0 }"), X, "needs both min and max"),
     Refusal("Clip without anything", layer("Clip"), X, "needs both min and max"),
-    Refusal("a negative base", layer("Exp", "exp_param { base: -2 }"), X, "base -2 is not positive; -1 stands for e"),
-    Refusal("base 0", layer("Exp", "exp_param { base: 0 }"), X, "base 0 is not positive"),
+    Refusal("a negative base", layer("Exp", "exp_param { base: -2 }"), X, "base -2 is not a positive number; -1 stands for e"),
+    Refusal("an infinite base", layer("Exp", "exp_param { base: inf }"), X, "base inf is not a positive number"),
+    Refusal("Log of a base that is no number", layer("Log", "log_param { base: nan }"), X, "base nan is not a positive number"),
+    Refusal("base 0", layer("Exp", "exp_param { base: 0 }"), X, "base 0 is not a positive number"),
     Refusal("Log of base 1", layer("Log", "log_param { base: 1 }"), X, "base 1 has no logarithm"),
-    Refusal("Log of a negative base", layer("Log", "log_param { base: -3 }"), X, "base -3 is not positive"),
+    Refusal("Log of a negative base", layer("Log", "log_param { base: -3 }"), X, "base -3 is not a positive number"),
     Refusal("Softmax along an axis that is not there", layer("Softmax", "softmax_param { axis: 4 }"), X, "axis 4 is out of range: the bottom has 4 axes"),
     Refusal("Softmax of one axis, whose default is 1", layer("Softmax"), {"x": (4,)}, "axis 1 is out of range: the bottom has 1 axes"),
     Refusal("an option that the layer does not have", layer("Softmax", "softmax_param { temperature: 2 }"), X, "unknown field 'softmax_param.temperature'"),

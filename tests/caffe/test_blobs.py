@@ -273,18 +273,34 @@ def test_refused(row: Damage, tmp_path: Path) -> None:
 
 @pytest.mark.xfail(strict=True, reason="read_caffemodel raises the message again without its places")
 def test_the_place_of_a_damaged_blob_is_told(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="^layer 'conv1': blob 1: its shape is 5, but it holds 6 values"):
+    with pytest.raises(FormatError, match=r"^layer 'conv1': blob 1: its shape is 5, but it holds 6 values"):
         read(tmp_path, net(BLOB, shape(5) + FLOATS))
 
 
 @pytest.mark.parametrize(
-    "dims", [(-6,), (-2, -3), (2**63, 2), (2**62, 4), bug((0, 2**63), "numpy's ValueError")], ids=str
+    "blob",
+    [
+        shape(-6) + FLOATS,
+        shape(-2, -3) + FLOATS,
+        shape(2**63, 2) + FLOATS,
+        shape(2**62, 4),  # 0 in 64 bits: sizes are multiplied without overflow
+        bug(shape(0, 2**63), "numpy's ValueError"),
+        bug(shape(0, 2**62, 4), "numpy's ValueError"),
+        bug(tagged(7, tagged(1, b"\xff" * 5000 + b"\x01")) + FLOATS, "Python's ValueError: too many digits to print"),
+    ],
+    ids=[
+        "one negative",
+        "two negative",
+        "too large",
+        "an overflow",
+        "none of many",
+        "none of too many",
+        "a long number",
+    ],
 )
-def test_negative_and_absurd_sizes_are_refused(dims: tuple[int, ...], tmp_path: Path) -> None:
-    """(2**62, 4) is 0 in 64 bits: sizes are multiplied without overflow."""
-    values = b"" if 0 in dims else FLOATS
+def test_negative_and_absurd_sizes_are_refused(blob: bytes, tmp_path: Path) -> None:
     with pytest.raises(FormatError):
-        read(tmp_path, net(shape(*dims) + values))
+        read(tmp_path, net(blob))
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:

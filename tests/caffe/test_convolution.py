@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from numpy.lib.stride_tricks import sliding_window_view
+from torch.nn import functional
 
 from tests.caffe.nets import Array, Oracle, Refusal, Row, check_refused, check_row, named
 
@@ -21,8 +21,10 @@ def by_torch(function: Callable[..., torch.Tensor]) -> Callable[..., Oracle]:
     )
 
 
-conv1d, conv2d, conv3d = map(by_torch, (F.conv1d, F.conv2d, F.conv3d))
-deconv1d, deconv2d, deconv3d = map(by_torch, (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d))
+conv1d, conv2d, conv3d = map(by_torch, (functional.conv1d, functional.conv2d, functional.conv3d))
+deconv1d, deconv2d, deconv3d = map(
+    by_torch, (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
+)
 
 
 def on_x_and_z(oracle: Oracle) -> Oracle:
@@ -68,7 +70,7 @@ LINE = {"x": (2, 6, 9)}
 CUBE = {"x": (1, 2, 5, 4, 6)}
 X_AND_Z = {"x": (2, 6, 7, 8), "z": (2, 6, 7, 8)}
 TWO = 'bottom: "x" bottom: "z" top: "y" top: "w"'
-SEEN_ONLY_IN_TRAINING = 'engine: CUDNN force_nd_im2col: true weight_filler { type: "xavier" } bias_filler { value: 1 }'
+WITHOUT_EFFECT = 'engine: CUDNN force_nd_im2col: true weight_filler { type: "xavier" } bias_filler { value: 1 }'
 
 # fmt: off
 CONVOLUTIONS = [
@@ -85,7 +87,7 @@ CONVOLUTIONS = [
     Row("two groups", conv("num_output: 4 kernel_size: 3 group: 2"), X, conv2d(groups=2), [(4, 3, 3, 3), (4,)]),
     Row("a group a channel", conv("num_output: 12 kernel_size: 3 group: 6 bias_term: false"), X, conv2d(groups=6), [(12, 1, 3, 3)]),
     Row("channels counted from behind", conv("num_output: 4 kernel_size: 3 axis: -3"), X, conv2d(), [(4, 6, 3, 3), (4,)]),
-    Row("fillers and engine change nothing", conv(f"num_output: 4 kernel_size: 3 {SEEN_ONLY_IN_TRAINING}"), X, conv2d(), [(4, 6, 3, 3), (4,)]),
+    Row("fillers and engine change nothing", conv(f"num_output: 4 kernel_size: 3 {WITHOUT_EFFECT}"), X, conv2d(), [(4, 6, 3, 3), (4,)]),
     Row("one spatial axis", conv("num_output: 4 kernel_size: 3 stride: 2 pad: 1"), LINE, conv1d(stride=2, padding=1), [(4, 6, 3), (4,)]),
     Row("three spatial axes", conv("num_output: 3 kernel_size: 2 pad: 1 dilation: 2"), CUBE, conv3d(padding=1, dilation=2), [(3, 2, 2, 2, 2), (3,)]),
     Row("three spatial axes, each told", conv("num_output: 3 kernel_size: 3 kernel_size: 1 kernel_size: 2 stride: 1 stride: 2 stride: 3"), CUBE, conv3d(stride=(1, 2, 3)), [(3, 2, 3, 1, 2), (3,)]),
@@ -119,6 +121,10 @@ W = [(4, 6, 3, 3), (4,)]
 BIG = {"x": (1, 5, 64, 64)}
 REFUSALS = [
     Refusal("no kernel", conv("num_output: 4"), X, "kernel_size is missing", W),
+    Refusal("a kernel larger than the padded bottom", conv("num_output: 4 kernel_size: 9 pad: 0"), X, "a kernel of 9 does not fit in a bottom of 7 with 0 of padding", [(4, 6, 9, 9), (4,)]),
+    Refusal("a dilated kernel larger than the bottom", conv("num_output: 4 kernel_size: 3 dilation: 4 stride: 2"), X, "a kernel of 9 does not fit", [(4, 6, 3, 3), (4,)]),
+    Refusal("columns of a kernel larger than the bottom", im2col("kernel_size: 8"), X, "a kernel of 8 does not fit in a bottom of 7"),
+    Refusal("padding that leaves nothing of a deconvolution", deconv("num_output: 4 kernel_size: 3 pad: 5"), X, "5 of padding leaves nothing of a top of 9", [(6, 4, 3, 3), (4,)]),
     Refusal("a kernel of zero", conv("num_output: 4 kernel_size: 0"), X, "kernel_size is missing or zero", W),
     Refusal("kernel_h without kernel_w", conv("num_output: 4 kernel_h: 3"), X, "kernel_size is missing or zero", W),
     Refusal("kernel_h and kernel_w with kernel_size", conv("num_output: 4 kernel_size: 3 kernel_h: 3 kernel_w: 3"), X, "kernel_h and kernel_w stand instead of kernel_size", W),
@@ -130,10 +136,10 @@ REFUSALS = [
     Refusal("stride 0", conv("num_output: 4 kernel_size: 3 stride: 0"), X, "stride is zero", W),
     Refusal("stride_h without stride_w", conv("num_output: 4 kernel_size: 3 stride_h: 2"), X, "stride is zero", W),
     Refusal("dilation 0", conv("num_output: 4 kernel_size: 3 dilation: 0"), X, "dilations must only contain positive values", W),
-    Refusal("no num_output", conv("kernel_size: 3"), X, "num_output 0", W),
+    Refusal("no num_output", conv("kernel_size: 3"), X, "num_output or group is missing", W),
     Refusal("groups that do not divide the channels", conv("num_output: 4 kernel_size: 3 group: 4"), X, "6 channels to num_output 4 do not divide into 4", W),
     Refusal("groups that do not divide num_output", conv("num_output: 4 kernel_size: 3 group: 3"), X, "6 channels to num_output 4 do not divide into 3", W),
-    Refusal("group 0", conv("num_output: 4 kernel_size: 3 group: 0"), X, "do not divide into 0 group", W),
+    Refusal("group 0", conv("num_output: 4 kernel_size: 3 group: 0"), X, "num_output or group is missing", W),
     Refusal("weights of another kernel", conv("num_output: 4 kernel_size: 5"), X, "blob 0 is 4x6x3x3 in the weights file, but the net needs 4x6x5x5", W),
     Refusal("as many weights in another shape", conv("num_output: 6 kernel_size: 3"), {"x": (2, 4, 7, 8)}, "blob 0 is 4x6x3x3 .* needs 6x4x3x3", W),
     Refusal("a bias of another length", conv("num_output: 4 kernel_size: 3"), X, "blob 1 is 5 in the weights file, but the net needs 4", [(4, 6, 3, 3), (5,)]),

@@ -69,6 +69,7 @@ EMBEDDINGS = [
 ]
 
 REFUSALS = [
+    Refusal("an embedding without input_dim", embed("num_output: 4"), WORDS, "num_output or input_dim is missing", [(7, 4), (4,)]),
     Refusal("no num_output", inner_product("bias_term: false"), FLAT, "num_output is missing", [(4, 6)]),
     Refusal("an axis that is not there", inner_product("num_output: 4 axis: 2"), FLAT, "axis 2 is out of range: the bottom has 2 axes", [(4, 6), (4,)]),
     Refusal("an axis too far from behind", inner_product("num_output: 4 axis: -3"), FLAT, "axis -3 is out of range", [(4, 6), (4,)]),

@@ -120,6 +120,7 @@ SLICED = [
 CROPPED = [
     Row("Crop begins at axis 2 and offset 0", layer("Crop", "", "xr"), with_reference(2, 6, 3, 2), cut(ALL, ALL, slice(3), slice(2))),
     Row("sizes before the axis do not matter", crop(""), with_reference(9, 1, 3, 2), cut(ALL, ALL, slice(3), slice(2))),
+    Row("axes that only the reference has do not matter", crop(""), with_reference(2, 6, 3, 2, 7), cut(ALL, ALL, slice(3), slice(2))),
     Row("one offset for all axes", crop("offset: 1"), with_reference(2, 6, 3, 4), cut(ALL, ALL, slice(1, 4), slice(1, 5))),
     Row("an offset an axis", crop("offset: 1 offset: 2"), with_reference(2, 6, 2, 3), cut(ALL, ALL, slice(1, 3), slice(2, 5))),
     Row("Crop from channels on", crop("axis: 1 offset: 4 offset: 0 offset: 2"), with_reference(2, 2, 4, 1), cut(ALL, slice(4, 6), ALL, slice(2, 3))),
@@ -131,6 +132,7 @@ CROPPED = [
 RESHAPED = [
     Row("Flatten behind the batch", layer("Flatten"), X, shaped(2, 120)),
     Row("Flatten of two axes", layer("Flatten"), FLAT, shaped(4, 6)),
+    Row("Flatten of no axes puts an axis of 1 in", flatten("axis: 2 end_axis: 1"), X, shaped(2, 6, 1, 4, 5)),
     Row("Flatten of all axes", flatten("axis: 0"), X, shaped(240)),
     Row("Flatten of the first two axes", flatten("axis: 0 end_axis: 1"), X, shaped(12, 4, 5)),
     Row("Flatten in the middle", flatten("axis: 1 end_axis: 2"), X, shaped(2, 24, 5)),
@@ -186,7 +188,7 @@ REFUSALS = [
     Refusal("three offsets for two axes", crop("offset: 0 offset: 0 offset: 0"), with_reference(2, 6, 3, 3), r"3 offset\(s\)"),
     Refusal("a reference of fewer axes", crop(""), with_reference(2, 6, 3), "a second bottom of 3 axes do not fit 2x6x4x5"),
     Refusal("Crop from an axis that is not there", crop("axis: 4"), with_reference(2, 6, 4, 5), "axis 4 is out of range"),
-    Refusal("end_axis before axis", flatten("axis: 2 end_axis: 1"), X, "end_axis 1 lies before axis 2"),
+    Refusal("end_axis well before axis", flatten("axis: 2 end_axis: 0"), X, "end_axis 0 lies before axis 2"),
     Refusal("end_axis beyond the last", flatten("end_axis: 4"), X, "axis 4 is out of range"),
     Refusal("another number of values", reshape(to(4, 50)), X, "2x6x4x5 does not become 4x50"),
     Refusal("-1 that would be a fraction", reshape(to(7, -1)), X, "2x6x4x5 does not become 7x-1"),

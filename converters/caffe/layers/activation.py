@@ -74,10 +74,12 @@ def threshold(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
 
 @importer("Clip", options="clip_param")
 def clip(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
-    """x between min and max; Caffe requires both."""
+    """max(min, min(x, max)); Caffe requires both."""
     p = layer.options
     if not (p.has("min") and p.has("max")):
         raise UnsupportedError("needs both min and max")
+    if p.min > p.max:  # ONNX's Clip lets the maximum win
+        return to.node("Max", [to.node("Min", [x, to.scalar("max", p.max)]), to.scalar("min", p.min)])
     return to.node("Clip", [x, to.scalar("min", p.min), to.scalar("max", p.max)])
 
 
@@ -105,7 +107,7 @@ def exp(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
     p = layer.options
     log_base = _log_base(p.base)
     y = to.node("Exp", [_affine(x, log_base * p.scale, 0, to)])
-    return _affine(y, math.exp(log_base * p.shift), 0, to)
+    return _affine(y, _pow(math.e if p.base == -1 else p.base, p.shift), 0, to)
 
 
 @importer("Log", options="log_param")
@@ -133,8 +135,8 @@ def softmax(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
 def _log_base(base: float) -> float:
     if base == -1:
         return 1.0
-    if base <= 0:
-        raise UnsupportedError(f"base {base:g} is not positive; -1 stands for e")
+    if not 0 < base < math.inf:
+        raise UnsupportedError(f"base {base:g} is not a positive number; -1 stands for e")
     return math.log(base)
 
 

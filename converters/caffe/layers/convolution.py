@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -24,8 +25,9 @@ def convolution(layer: ParsedLayer, *bottoms: gs.Tensor, to: Builder) -> Results
     channels, spatial = _channels_and_axes(layer, bottoms)
     kernel = _kernel(layer, spatial)
     _check_groups(channels, p.num_output, p.group)
-    constants = _weights(layer, to, (p.num_output, channels // p.group, *kernel))
     attributes = _attributes(layer, kernel)
+    _check_fits(bottoms[0], kernel, attributes)
+    constants = _weights(layer, to, (p.num_output, channels // p.group, *kernel))
     return [to.node("Conv", [x, *constants], **attributes) for x in bottoms]
 
 
@@ -36,8 +38,9 @@ def deconvolution(layer: ParsedLayer, *bottoms: gs.Tensor, to: Builder) -> Resul
     channels, spatial = _channels_and_axes(layer, bottoms)
     kernel = _kernel(layer, spatial)
     _check_groups(channels, p.num_output, p.group)
-    constants = _weights(layer, to, (channels, p.num_output // p.group, *kernel))
     attributes = _attributes(layer, kernel)
+    _check_result(bottoms[0], kernel, attributes)
+    constants = _weights(layer, to, (channels, p.num_output // p.group, *kernel))
     return [to.node("ConvTranspose", [x, *constants], **attributes) for x in bottoms]
 
 
@@ -54,6 +57,7 @@ def im2col(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
     one_hot = np.eye(positions, dtype=np.float32).reshape(positions, 1, *kernel)
     filters = np.tile(one_hot, (channels, *([1] * (spatial + 1))))
     attributes = _attributes(layer, kernel)
+    _check_fits(x, kernel, attributes)
     attributes["group"] = channels
     return to.node("Conv", [x, to.const("weight", filters)], **attributes)
 
@@ -81,8 +85,30 @@ def _kernel(layer: ParsedLayer, spatial: int) -> list[int]:
 
 
 def _check_groups(channels: int, num_output: int, group: int) -> None:
-    if not num_output or not group or channels % group or num_output % group:
+    if not num_output or not group:
+        raise UnsupportedError("num_output or group is missing or zero")
+    if channels % group or num_output % group:
         raise ShapeError(f"{channels} channels to num_output {num_output} do not divide into {group} group(s)")
+
+
+def _extents(kernel: Sequence[int], attributes: Mapping[str, Any]) -> list[int]:
+    return [dilation * (k - 1) + 1 for k, dilation in zip(kernel, attributes["dilations"], strict=True)]
+
+
+def _check_fits(x: gs.Tensor, kernel: Sequence[int], attributes: Mapping[str, Any]) -> None:
+    """Raises ShapeError where not even one window lies inside the padded bottom."""
+    extents = _extents(kernel, attributes)
+    for size, extent, pad in zip(x.shape[2:], extents, attributes["pads"], strict=False):
+        if isinstance(size, int) and size + 2 * pad < extent:
+            raise ShapeError(f"a kernel of {extent} does not fit in a bottom of {size} with {pad} of padding")
+
+
+def _check_result(x: gs.Tensor, kernel: Sequence[int], attributes: Mapping[str, Any]) -> None:
+    """Raises ShapeError where a deconvolution's padding takes away all that it makes."""
+    extents = _extents(kernel, attributes)
+    for size, extent, pad, stride in zip(x.shape[2:], extents, attributes["pads"], attributes["strides"], strict=False):
+        if isinstance(size, int) and stride * (size - 1) + extent - 2 * pad < 1:
+            raise ShapeError(f"{pad} of padding leaves nothing of a top of {stride * (size - 1) + extent}")
 
 
 def _weights(layer: ParsedLayer, to: Builder, shape: Sequence[int]) -> list[gs.Constant]:
@@ -91,7 +117,7 @@ def _weights(layer: ParsedLayer, to: Builder, shape: Sequence[int]) -> list[gs.C
     return [to.const("weight", weight), *(to.const("bias", b) for b in bias)]
 
 
-def _attributes(layer: ParsedLayer, kernel: Sequence[int]) -> dict[str, object]:
+def _attributes(layer: ParsedLayer, kernel: Sequence[int]) -> dict[str, Any]:
     p = layer.options
     pads = per_axis(p, "pad", len(kernel), 0)
     strides = per_axis(p, "stride", len(kernel), 1)

@@ -15,10 +15,11 @@ def dummy_data(layer: ParsedLayer, *, to: Builder) -> Results:
     p.ignore("num", "channels", "height", "width", "shape")
     count = len(layer.all_tops)
     shapes = dummy_shapes(p, count)
-    values = [filler.value for filler in p.data_filler] or [0.0]
+    fillers = list(p.data_filler)
+    if len(fillers) not in (0, 1, count):
+        raise ShapeError(f"{len(fillers)} data_filler for {count} tops: none, one, or one a top")
+    values = [filler.value for filler in fillers] or [0.0]
     values = values * count if len(values) == 1 else values
-    if len(shapes) != count or len(values) != count:
-        raise ShapeError(f"{len(shapes)} shape(s) and {len(values)} filler(s) for {count} tops: one, or one a top")
     blobs = dict(zip(layer.all_tops, zip(shapes, values, strict=True), strict=True))
     return [
         to.node("Expand", [to.scalar("value", value), to.ints("shape", shape)])

@@ -21,11 +21,12 @@ def eltwise(layer: ParsedLayer, x: gs.Tensor, y: gs.Tensor, *more: gs.Tensor, to
     bottoms = [x, y, *more]
     if any(list(b.shape) != list(x.shape) for b in bottoms):
         raise ShapeError(f"its bottoms differ in shape: {' and '.join(shown(b.shape) for b in bottoms)}")
+    if p.coeff and len(p.coeff) != len(bottoms):
+        raise UnsupportedError(f"has {len(p.coeff)} coeff for {len(bottoms)} bottoms: one a bottom")
+    if p.operation == MAX:
+        return to.node("Max", bottoms)
     if p.operation == SUM:
         return _sum(bottoms, list(p.coeff), to)
-    if p.operation == MAX:
-        p.ignore("coeff")
-        return to.node("Max", bottoms)
     if p.coeff:
         raise UnsupportedError("coeff goes with SUM only")
     product = x
@@ -35,8 +36,6 @@ def eltwise(layer: ParsedLayer, x: gs.Tensor, y: gs.Tensor, *more: gs.Tensor, to
 
 
 def _sum(bottoms: Sequence[gs.Tensor], coeff: Sequence[float], to: Builder) -> gs.Variable:
-    if coeff and len(coeff) != len(bottoms):
-        raise UnsupportedError(f"has {len(coeff)} coeff for {len(bottoms)} bottoms: one a bottom")
     if list(coeff) == [1, -1]:
         return to.node("Sub", bottoms)
     terms = [

@@ -35,6 +35,8 @@ def inner_product(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
 def embed(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
     """Row x of the weights for each number in x, plus the bias; numbers arrive as floats and are cut to integers."""
     p = layer.options
+    if not p.num_output or not p.input_dim:
+        raise UnsupportedError("num_output or input_dim is missing or zero")
     weight, *bias = layer.weights((p.input_dim, p.num_output), *([(p.num_output,)] if p.bias_term else []))
     indices = to.node("Cast", [x], to=TensorProto.INT64)
     rows = to.node("Gather", [to.const("weight", weight), indices], axis=0)

@@ -26,7 +26,7 @@ def lstm(layer: ParsedLayer, x: gs.Tensor, cont: gs.Tensor, *more: gs.Tensor, to
     Blobs: W_x (4H, D), b (4H), W_x of the static bottom (4H, S) if there is one, W_h (4H, H).
     """
     hidden = layer.options.num_output
-    static, states = _bottoms(layer, more, states=2)
+    static, states = _bottoms(layer, x, more, states=2)
     from_x, (w_h,) = _input_transform(layer, x, static, 4 * hidden, [(4 * hidden, hidden)], to)
 
     def step(h: gs.Tensor, c: gs.Tensor, gates: gs.Tensor, go_on: gs.Tensor, body: Builder) -> list[gs.Tensor]:
@@ -50,7 +50,7 @@ def rnn(layer: ParsedLayer, x: gs.Tensor, cont: gs.Tensor, *more: gs.Tensor, to:
     Blobs: W_x (H, D), b (H), W_x of the static bottom (H, S) if there is one, W_h (H, H), W_o (H, H), b_o (H).
     """
     hidden = layer.options.num_output
-    static, states = _bottoms(layer, more, states=1)
+    static, states = _bottoms(layer, x, more, states=1)
     square = (hidden, hidden)
     from_x, (w_h, w_o, b_o) = _input_transform(layer, x, static, hidden, [square, square, (hidden,)], to)
 
@@ -65,12 +65,24 @@ def rnn(layer: ParsedLayer, x: gs.Tensor, cont: gs.Tensor, *more: gs.Tensor, to:
     return [y, *_with_time_axis([h_last], to)] if states else y
 
 
-def _bottoms(layer: ParsedLayer, more: Sequence[gs.Tensor], states: int) -> tuple[gs.Tensor | None, list[gs.Tensor]]:
-    """(the static bottom or None, the states that come from outside) behind x and cont."""
+def _bottoms(
+    layer: ParsedLayer, x: gs.Tensor, more: Sequence[gs.Tensor], states: int
+) -> tuple[gs.Tensor | None, list[gs.Tensor]]:
+    """(the static bottom or None, the states that come from outside) behind x and cont, in the shapes Caffe wants."""
+    if not layer.options.num_output:
+        raise UnsupportedError("num_output is missing or zero")
+    if len(x.shape) < 3:
+        raise ShapeError(f"x is (T, N, ...), not {shown(x.shape)}")
     exposed = states if layer.options.expose_hidden else 0
     if len(more) not in (exposed, exposed + 1):
         raise UnsupportedError(f"takes {2 + exposed} or {3 + exposed} bottoms, not {2 + len(more)}")
     static = more[0] if len(more) > exposed else None
+    if static is not None and (len(static.shape) < 2 or static.shape[0] != x.shape[1]):
+        raise ShapeError(f"its static bottom is (N, ...) = {x.shape[1]}x..., not {shown(static.shape)}")
+    state_shape = [1, x.shape[1], layer.options.num_output]
+    for state in more[len(more) - exposed :]:
+        if list(state.shape) != state_shape:
+            raise ShapeError(f"a state is (1, N, num_output) = {shown(state_shape)}, not {shown(state.shape)}")
     return static, list(more[len(more) - exposed :])
 
 
@@ -83,10 +95,6 @@ def _input_transform(
     to: Builder,
 ) -> tuple[gs.Variable, list[Array]]:
     """(W_x x + b of all steps at once: (T, N, width), the weights of the step)."""
-    if not width:
-        raise UnsupportedError("num_output is missing or zero")
-    if len(x.shape) < 2:
-        raise ShapeError(f"x is (T, N, ...), not {shown(x.shape)}")
     steps, streams = sizes(x, 0, 2)
     inputs = math.prod(sizes(x, 2))
     static_shape = [(width, math.prod(sizes(static, 1)))] if static is not None else []

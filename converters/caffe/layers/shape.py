@@ -58,11 +58,11 @@ def crop(layer: ParsedLayer, x: gs.Tensor, reference: gs.Tensor, *, to: Builder)
     count = len(x.shape) - axis
     offsets = list(p.offset) or [0]
     offsets = offsets * count if len(offsets) == 1 else offsets
-    if len(offsets) != count or len(reference.shape) != len(x.shape):
+    if len(offsets) != count or len(reference.shape) < len(x.shape):
         raise ShapeError(
             f"{len(offsets)} offset(s) and a second bottom of {len(reference.shape)} axes do not fit {shown(x.shape)}"
         )
-    wanted, have = sizes(reference, axis), sizes(x, axis)
+    wanted, have = sizes(reference, axis, len(x.shape)), sizes(x, axis)
     ends = [offset + size for offset, size in zip(offsets, wanted, strict=True)]
     if any(end > size for end, size in zip(ends, have, strict=True)):
         raise ShapeError(f"{shown(wanted)} at offset {offsets} lies outside of {shown(have)}")
@@ -77,10 +77,12 @@ def flatten(layer: ParsedLayer, x: gs.Tensor, *, to: Builder) -> Results:
     p = layer.options
     ndim = len(x.shape)
     axis, end = canonical(p.axis, ndim), canonical(p.end_axis, ndim)
-    if end < axis:
+    if end < axis - 1:
         raise ShapeError(f"end_axis {p.end_axis} lies before axis {p.axis}")
-    if axis == end:
+    if end == axis:
         return x
+    if end == axis - 1:  # nothing to flatten: the product of no sizes is an axis of 1
+        return to.reshape(x, [0] * axis + [1] + sizes(x, axis))
     if axis == 1 and end == ndim - 1:
         return to.node("Flatten", [x], axis=1)
     return to.reshape(x, [0] * axis + [-1] + sizes(x, end + 1))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from converters.caffe.net import Layer
+from converters.errors import ShapeError
 
 # Layers whose name does not say by itself that they only train or only measure.
 _TRAINING = frozenset(
@@ -62,33 +63,46 @@ def is_data(layer: Layer, is_known: Callable[[str], bool]) -> bool:
     """Whether a layer stands for a data set: it reads nothing, and no layer type that computes is known by its name."""
     if layer.bottoms or not layer.tops:
         return False
-    return layer.type in _DATA or not is_known(layer.type) or is_random(layer)
+    return layer.type in _DATA or not is_known(layer.type)
 
 
-def is_random(layer: Layer) -> bool:
-    """A DummyData layer that does not make constants."""
-    return layer.type == "DummyData" and any(f.type != "constant" for f in layer.message.dummy_data_param.data_filler)
+def random_tops(layer: Layer) -> list[str]:
+    """Tops of a DummyData layer that are not filled with a constant: they stand for data."""
+    if layer.type != "DummyData":
+        return []
+    fillers = list(layer.message.dummy_data_param.data_filler)
+    fillers = fillers * len(layer.message.top) if len(fillers) == 1 else fillers
+    tops = zip(layer.message.top, fillers, strict=False)
+    return [top for top, filler in tops if filler.type != "constant" and top in layer.tops]
 
 
-def data_shapes(layer: Layer) -> list[Sequence[int] | None]:
+def data_shapes(layer: Layer) -> dict[str, Sequence[int] | None]:
     """The shape of each top of a data layer, as far as its prototxt tells; None where only the data set knows."""
-    unknown: list[Sequence[int] | None] = [None] * len(layer.tops)
-    if layer.type == "DummyData":
-        return list(dummy_shapes(layer.message.dummy_data_param, len(layer.tops))) or unknown
+    tops = list(layer.message.top)
+    p = layer.message.dummy_data_param
+    if layer.type == "DummyData" and (p.shape or p.num):
+        return dict(zip(tops, dummy_shapes(p, len(tops)), strict=True))
     first = _IMAGE_SHAPES[layer.type](layer.message) if layer.type in _IMAGE_SHAPES else None
-    return [first if first and all(first) else None, *unknown[1:]]
+    return {**dict.fromkeys(tops), tops[0]: first if first and all(first) else None}
 
 
 def dummy_shapes(p: Any, tops: int) -> list[list[int]]:
-    """Shapes of a DummyData layer: ``shape`` or the old num / channels / height / width, each once or once a top."""
-    if p.shape:
-        shapes = [list(shape.dim) for shape in p.shape]
-    else:
-        old = (p.num, p.channels, p.height, p.width)
-        if not all(old):
-            return []
-        shapes = [[dim[min(i, len(dim) - 1)] for dim in old] for i in range(max(map(len, old)))]
-    return shapes * tops if len(shapes) == 1 else shapes
+    """Shapes of a DummyData layer: ``shape`` or the old num / channels / height / width, each once or once a top.
+
+    Raises ShapeError for another number of them, or for a size that is not positive.
+    """
+    old = [list(dim) for dim in (p.num, p.channels, p.height, p.width)]
+    if any(old) and p.shape:
+        raise ShapeError("shape, or num, channels, height and width: not both")
+    columns = old if any(old) else [[list(shape.dim) for shape in p.shape]]
+    if any(len(column) not in (1, tops) for column in columns):
+        given = " and ".join(str(len(column)) for column in columns)
+        raise ShapeError(f"{given} shape(s) for {tops} top(s): one, or one a top")
+    rows = zip(*(column * tops if len(column) == 1 else column for column in columns), strict=True)
+    shapes = [list(row) if any(old) else row[0] for row in rows]
+    if any(size < 1 for shape in shapes for size in shape):
+        raise ShapeError(f"a size of {shapes} is not positive")
+    return shapes
 
 
 def _memory(message: Any) -> list[int]:
