@@ -40,15 +40,16 @@ class Ambiguous(NamedTuple):
 NETS = [
     Folder("the same name", "net.prototxt other.prototxt deploy.prototxt", "net.caffemodel", "net.prototxt"),
     Folder("the same name, with _deploy", "net_deploy.prototxt net_train.prototxt deploy.prototxt", "net.caffemodel", "net_deploy.prototxt"),
+    Folder("_deploy before other ways to say so", "net_deploy.prototxt net-deploy.prototxt", "net.caffemodel", "net_deploy.prototxt"),
     Folder("the same name without its iterations", "net-deploy.prototxt net_train.prototxt", "net_iter_10000.caffemodel", "net-deploy.prototxt"),
     Folder("the same name without its train_val", "a_train_val.prototxt b.prototxt", "a.caffemodel", "a_train_val.prototxt"),
     Folder("deploy.prototxt, whatever the weights are called", "deploy.prototxt train_val.prototxt solver.prototxt", "bvlc_alexnet.caffemodel", "deploy.prototxt"),
     Folder("one that ends in _deploy", "resnet_deploy.prototxt readme.txt", "weights.caffemodel", "resnet_deploy.prototxt"),
     Folder("the train net where there is no other", "net_train.prototxt solver.prototxt", "net.caffemodel", "net_train.prototxt"),
-    Folder("a solver is no net", "net_solver.prototxt", "net.caffemodel", None),
+    Folder("a solver is no net", "net_solver.prototxt", "net_solver_iter_5.caffemodel", None),
     Folder("nothing of that name", "other.prototxt", "net.caffemodel", None),
     Folder("dots in the name", "net.v1.2.prototxt net.v1.prototxt", "net.v1.2.caffemodel", "net.v1.2.prototxt"),
-    Folder("upper case is the same word", "NET_Deploy.prototxt", "NET_iter_5.caffemodel", "NET_Deploy.prototxt"),
+    Folder("upper case is the same word", "NET_Train_Val.prototxt", "NET_iter_5.caffemodel", "NET_Train_Val.prototxt"),
 ]  # fmt: skip
 
 WEIGHTS = [
