@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from converters.convert import Report
 from converters.convert import convert as _convert
-from converters.formats import LoadOptions, format_named, format_of
+from converters.formats import format_named, format_of
+from converters.loading import LoadOptions
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs

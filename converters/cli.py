@@ -98,9 +98,7 @@ def main(
         raise click.UsageError("give OUT or -o, not both")
     if len({name for name, _ in input_shapes}) < len(input_shapes):
         raise click.UsageError("--input-shape: an input is named twice")
-    target = target or output or source.with_suffix(".onnx")
-    if target == source:
-        raise click.UsageError("give OUT: without it IN would be overwritten")
+    target = target or output or _default_target(source)
     if no_clobber and target.exists():
         raise SystemExit(_fail(f"{target}: exists already (--no-clobber)"))
     started = time.perf_counter()
@@ -119,6 +117,14 @@ def main(
         _print_report(report, source, target, verbose=verbose)
 
 
+def _default_target(source: Path) -> Path:
+    if not source.name:
+        raise click.UsageError(f"IN is a file, not '{source}'")
+    if source.suffix.lower() == ".onnx":
+        raise click.UsageError("give OUT: without it IN would be overwritten")
+    return source.with_suffix(".onnx")
+
+
 def _convert(source: Path, target: Path, **options: Any) -> Report:
     from converters.convert import convert  # late: --help needs nothing of it
 
@@ -132,9 +138,8 @@ def _fail(message: str, code: int = EXIT_CANNOT) -> int:
 
 def _message(error: Exception) -> str:
     """One line for people. Whatever is not ours is a bug, and says so."""
-    from onnx_passes.errors import GraphError
-
-    if isinstance(error, (ConvertError, GraphError)):
+    passes = sys.modules.get("onnx_passes.errors")  # heavy, and imported only if a pass can have raised
+    if isinstance(error, ConvertError) or (passes is not None and isinstance(error, passes.GraphError)):
         return " ".join(str(error).split())
     if isinstance(error, OSError):
         return f"{error.filename or 'file'}: {error.strerror or error}"
@@ -195,11 +200,11 @@ def _print_report(report: Report, source: Path, target: Path, *, verbose: bool) 
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    click.echo(f"{source} -> {target}")
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    table.add_column(source.name, justify="right")
-    table.add_column(target.name, justify="right")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
     for op in sorted(set(report.before.nodes) | set(report.after.nodes)):
         table.add_row(op, *_counts(report.before.nodes[op], report.after.nodes[op]))
     table.add_section()
@@ -207,7 +212,7 @@ def _print_report(report: Report, source: Path, target: Path, *, verbose: bool) 
     table.add_row("parameters", *_counts(report.before.parameters, report.after.parameters))
     table.add_row("MACs", *_counts(report.before.macs, report.after.macs))
     table.add_row("bytes", *_counts(report.source_bytes, report.target_bytes))
-    console.print(table)
+    Console(markup=False, emoji=False, highlight=False).print(table)
     for name, lines in report.changes.items():
         if verbose:
             for line in lines:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from converters.formats import LoadOptions, format_named, format_of
+from converters.formats import format_named, format_of
+from converters.loading import LoadOptions
 
 Stage = Callable[[str], Callable[[int, int], None]]
 
@@ -49,23 +50,22 @@ def convert(
     writer = None if target is None else format_named(target_format) if target_format else format_of(target)
     progress = stage or (lambda name: lambda done, total: None)
 
-    import onnx_passes  # onnx and graphsurgeon cost 0.3 s: not before they are needed
-
     options = LoadOptions(prototxt, input_shapes or {}, inputs, outputs, opset, progress("reading"))
     graph = reader.load(source, options)
+    import onnx_passes  # late, as the loader: onnx and graphsurgeon cost 0.3 s
+
     before = onnx_passes.cost(graph)
-    changes: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory(prefix="decant-") as folder:
         reference = Path(folder, "before.onnx")
         if verify:
             format_named("onnx").save(graph, reference, None)
+        passes: dict[str, Callable[[], list[str]]] = {}
         if (inputs or outputs) and not reader.cuts:
-            changes["extract_branch"] = onnx_passes.extract_branch(graph, inputs=inputs, outputs=outputs)
+            passes["extract_branch"] = lambda: onnx_passes.extract_branch(graph, inputs=inputs, outputs=outputs)
         if fold_bn:
-            changes["fold_bn"] = onnx_passes.fold_bn(graph)
-        if changes:
-            graph.metadata_props["passes"] = ", ".join(changes)
-        report = Report(before, onnx_passes.cost(graph), _size(graph.source_files), changes=changes)
+            passes["fold_bn"] = lambda: onnx_passes.fold_bn(graph)
+        report = Report(before, before, _size(graph.source_files), changes=_run(passes, graph, source.name))
+        report.after = onnx_passes.cost(graph)
         if writer is not None and target is not None:
             report.target_bytes = _size(writer.save(graph, target, progress("writing")))
             if verify:
@@ -73,6 +73,19 @@ def convert(
 
                 report.verified = verify_files(reference, target, source if reader.name == "caffe" else None, prototxt)
     return report
+
+
+def _run(passes: Mapping[str, Callable[[], list[str]]], graph: Any, where: str) -> dict[str, list[str]]:
+    """Run passes in their order; what they did goes to the report, and which they were into the model's metadata."""
+    from onnx_passes import GraphError
+
+    try:
+        changes = {name: run() for name, run in passes.items()}
+    except GraphError as error:
+        raise GraphError(f"{where}: {error}") from error
+    if changes:
+        graph.metadata_props["passes"] = ", ".join(changes)
+    return changes
 
 
 def _size(files: Sequence[Path]) -> int:

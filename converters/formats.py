@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from converters.errors import ConvertError
+from converters.loading import LoadOptions, Progress
 from converters.registry import nearest
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """What a loader may be told. ``opset`` None is the loader's own choice; see each loader for what it takes."""
-
-    prototxt: Path | None = None
-    input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    inputs: Sequence[str] = ()
-    outputs: Sequence[str] = ()
-    opset: int | None = None
-    progress: Progress | None = None
 
 
 class Format(NamedTuple):
@@ -51,15 +37,15 @@ class Format(NamedTuple):
         """Write a graph; returns the files that it became."""
         if not self.saver:
             raise ConvertError(f"format '{self.name}' cannot be written yet")
-        if not path.parent.is_dir():
-            raise ConvertError(f"{path.parent}: no such folder")
+        if path.is_dir() or not path.parent.is_dir():
+            raise ConvertError(f"{path}: is a folder" if path.is_dir() else f"{path.parent}: no such folder")
         files: list[Path] = _function(self.saver)(graph, path, progress=progress)
         return files
 
 
 FORMATS = (
     Format("caffe", (".caffemodel", ".prototxt"), loader="converters.caffe.reader:load", cuts=True),
-    Format("onnx", (".onnx",), loader="converters.onnx_file:load", saver="converters.onnx_file:save"),
+    Format("onnx", (".onnx",), loader="converters.onnx_file.reader:load", saver="converters.onnx_file.writer:save"),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 Entry = TypeVar("Entry")
@@ -38,12 +38,10 @@ class Registry(Generic[Entry]):
 def nearest(name: str, known: Iterable[str]) -> str:
     """ ", did you mean 'Convolution'?" where a known name looks like ``name``, else nothing."""
     by_folded = {_folded(candidate): candidate for candidate in known}
-    close = difflib.get_close_matches(_folded(name), by_folded, n=1, cutoff=0.85)
+    close = difflib.get_close_matches(_folded(name), by_folded, n=1, cutoff=0.75)
     return f", did you mean '{by_folded[close[0]]}'?" if close else ""
 
 
 def _folded(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")
-
-
-Handler = TypeVar("Handler", bound=Callable[..., object])
+    """Without what many names have in common, which would make any two of them look alike."""
+    return name.lower().removesuffix("_param").replace("_", "").replace("-", "")

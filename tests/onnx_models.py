@@ -9,7 +9,7 @@ import onnx
 from onnx import ModelProto, numpy_helper
 
 import converters
-from converters.onnx_export import LARGE
+from converters.onnx_file.export import LARGE
 from tests.caffe.nets import Array, run_onnx
 
 N = LARGE // 4  # so many floats are streamed

@@ -113,17 +113,6 @@ GOOD = [
     *((onnx_file, name) for name in ("chain", "body", "typed")),
 ]
 
-# What fails today, and has to pass as soon as it does not.
-BUGS = {
-    (caffemodel_alone, name): "UnicodeDecodeError: a name of the stored net is not UTF-8, and protobuf wants it back"
-    for name in TEXTS
-} | {(onnx_file, "body"): "UnboundLocalError: graphsurgeon's writer, where an output of a body has no type"}
-
-
-def rows(*failing: tuple[Build, str]) -> list[Any]:
-    marks = {row: [pytest.mark.xfail(strict=True, reason=BUGS[row])] for row in failing}
-    return [pytest.param(*row, marks=marks.get(row, [])) for row in GOOD]
-
 
 def untyped_errors(build: Build, name: str, folder: Path, seeds: Iterable[int]) -> list[str]:
     """What was raised beside our own errors, by mutant; a refusal must not leave a file."""
@@ -145,12 +134,12 @@ def untyped_errors(build: Build, name: str, folder: Path, seeds: Iterable[int]) 
     return found
 
 
-@pytest.mark.parametrize(("build", "name"), rows((caffemodel_alone, "modern")))
+@pytest.mark.parametrize(("build", "name"), GOOD)
 def test_mutants_are_converted_or_refused(build: Build, name: str, tmp_path: Path) -> None:
     assert untyped_errors(build, name, tmp_path, range(MUTANTS)) == []
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("build", "name"), rows(*BUGS))
+@pytest.mark.parametrize(("build", "name"), GOOD)
 def test_many_mutants_are_converted_or_refused(build: Build, name: str, tmp_path: Path) -> None:
     assert untyped_errors(build, name, tmp_path, range(MUTANTS, MANY)) == []

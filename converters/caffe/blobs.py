@@ -23,7 +23,7 @@ import numpy.typing as npt
 from converters.caffe.prototxt import decode
 from converters.errors import FormatError, place
 from converters.filemap import MappedFile, not_a_model, view
-from converters.wire import BYTES, FIXED32, FIXED64, VARINT, Field, bytes_header, fields
+from converters.wire import BYTES, FIXED32, FIXED64, VARINT, Field, bytes_header, fields, read_varint
 
 Array = npt.NDArray[np.float32]
 
@@ -35,6 +35,7 @@ _V0_LAYER, _V0_NAME, _V0_BLOBS = 1, 1, 50
 _DATA, _SHAPE, _DOUBLE_DATA, _RAW_TYPE, _RAW_DATA = 5, 7, 8, 10, 12
 _RAW_DTYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 _MAX_AXES = 32
+_LARGEST_AXIS = 2**31 - 1
 
 
 class StoredLayer(NamedTuple):
@@ -56,8 +57,11 @@ def read_caffemodel(path: Path) -> CaffeModel:
     source = MappedFile(path)
     try:
         return _walk(source)
-    except FormatError as error:
-        raise FormatError(not_a_model(source[:64]) or error.message) from None
+    except FormatError:
+        what = not_a_model(source[:64])
+        if what:
+            raise FormatError(what) from None
+        raise
 
 
 def _walk(source: MappedFile) -> CaffeModel:
@@ -111,10 +115,10 @@ def _v0_layer(source: MappedFile, layer: Field) -> tuple[StoredLayer, bytes]:
 
 
 def _blob(source: MappedFile, blob: Field) -> Array:
-    """One BlobProto as float32. Both layouts of the shape: ``shape``, or the old four dimensions (Blob::FromProto)."""
-    dims: list[int] | None = None
+    """One BlobProto as float32 (Blob::FromProto): old dimensions before ``shape``, doubles before floats."""
+    dims: list[int] = []
     legacy: dict[int, int] = {}
-    pieces: list[npt.NDArray[np.generic]] = []
+    data: dict[int, list[Field]] = {}
     raw_type = 1
     at = blob.start
     while at < blob.end:
@@ -127,38 +131,39 @@ def _blob(source: MappedFile, blob: Field) -> Array:
         elif field.number == _RAW_TYPE and field.wire_type == VARINT:
             raw_type = field.value
         elif field.number in (_DATA, _DOUBLE_DATA, _RAW_DATA):
-            values, at = _values(source, field, raw_type, blob.end)
-            pieces.append(values)
+            data.setdefault(field.number, []).append(field)
+            at = _end_of_run(source, field, blob.end)
     if legacy:
         dims = [legacy.get(number, 0) for number in (1, 2, 3, 4)]
-    return _shaped(pieces, dims or [])
-
-
-def _values(source: MappedFile, field: Field, raw_type: int, end: int) -> tuple[npt.NDArray[np.generic], int]:
-    """The numbers of a data field, and where the next field begins (unpacked numbers are many fields)."""
-    dtype = {_DATA: "<f4", _DOUBLE_DATA: "<f8"}.get(field.number) or _RAW_DTYPES.get(raw_type)
+    number = next((number for number in (_DOUBLE_DATA, _DATA, _RAW_DATA) if number in data), _DATA)
+    dtype = {_DATA: "<f4", _DOUBLE_DATA: "<f8"}.get(number) or _RAW_DTYPES.get(raw_type)
     if dtype is None:
         raise FormatError(f"raw_data of type {raw_type} is unknown; 0 (double), 1 (float) and 2 (half) are read")
+    return _shaped([_values(source, field, dtype, blob.end) for field in data.get(number, [])], dims)
+
+
+def _values(source: MappedFile, field: Field, dtype: str, end: int) -> npt.NDArray[np.generic]:
+    """The numbers that begin with ``field``: a run of bytes, or one by one with the tag in the view's stride."""
     size = np.dtype(dtype).itemsize
+    length = field.end - field.start
+    if field.wire_type == BYTES and length % size == 0:
+        return view(source, dtype, field.start, [length // size])
     if field.wire_type == BYTES:
-        count, odd = divmod(field.end - field.start, size)
-        if odd:
-            raise FormatError(f"damaged: {field.end - field.start} bytes are not a whole number of {size}-byte values")
-        return view(source, dtype, field.start, [count]), field.end
-    if field.wire_type not in (FIXED32, FIXED64) or field.end - field.start != size:
-        raise FormatError("damaged: data that are no floating-point numbers")
-    return _unpacked(source, field, dtype, end)
-
-
-def _unpacked(source: MappedFile, field: Field, dtype: str, end: int) -> tuple[npt.NDArray[np.generic], int]:
-    """Numbers that stand one by one behind a tag each: a view with the tag in its stride."""
-    if field.start - field.tag != 1:
+        raise FormatError(f"damaged: {length} bytes are not a whole number of {size}-byte values")
+    if length != size:
         raise FormatError("damaged: data that are no floating-point numbers")
     step = field.end - field.tag
-    tags = view(source, np.uint8, field.tag, [(end - field.tag) // step], step)
-    others = np.flatnonzero(tags != source[field.tag])
-    count = int(others[0]) if others.size else len(tags)
-    return view(source, dtype, field.start, [count], step), field.tag + count * step
+    return view(source, dtype, field.start, [(_end_of_run(source, field, end) - field.tag) // step], step)
+
+
+def _end_of_run(source: MappedFile, first: Field, end: int) -> int:
+    """Where a run of fields of one tag and a fixed size ends; one field of bytes is a run of its own."""
+    if first.wire_type not in (FIXED32, FIXED64) or first.start - first.tag != 1:
+        return first.end
+    step = first.end - first.tag
+    tags = view(source, np.uint8, first.tag, [(end - first.tag) // step], step)
+    others = np.flatnonzero(tags != source[first.tag])
+    return first.tag + step * (int(others[0]) if others.size else len(tags))
 
 
 def _dims(source: MappedFile, shape: Field) -> Iterator[int]:
@@ -166,27 +171,18 @@ def _dims(source: MappedFile, shape: Field) -> Iterator[int]:
         if field.number == 1 and field.wire_type == VARINT:
             yield field.value
         elif field.number == 1 and field.wire_type == BYTES:
-            packed = memoryview(source)[field.start : field.end]
-            # A packed run of varints reads like fields without tags.
-            yield from _packed_varints(packed)
-
-
-def _packed_varints(packed: memoryview) -> Iterator[int]:
-    value = shift = 0
-    for byte in packed:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            yield value
-            value = shift = 0
-    if shift:
-        raise FormatError("damaged: a shape does not end")
+            at = field.start
+            while at < field.end:
+                size, at = read_varint(source, at, field.end)
+                yield size
 
 
 def _shaped(pieces: list[npt.NDArray[np.generic]], dims: list[int]) -> Array:
     values = pieces[0] if len(pieces) == 1 else np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
     if len(dims) > _MAX_AXES:
         raise FormatError(f"damaged: a shape of {len(dims)} axes; Caffe's blobs have at most {_MAX_AXES}")
+    if max(dims, default=0) > _LARGEST_AXIS:
+        raise FormatError(f"damaged: an axis of {max(dims)} values; Caffe's have at most {_LARGEST_AXIS}")
     # An empty shape is a scalar, but also what a blob without any shape has.
     if math.prod(dims) != values.size and (dims or values.size == 0):
         raise FormatError(f"its shape is {'x'.join(map(str, dims)) or 'a scalar'}, but it holds {values.size:,} values")

@@ -21,7 +21,7 @@ from converters.caffe.layers.training import (
 )
 from converters.caffe.net import Layer, Net, wiring
 from converters.caffe.schema import LayerParameter
-from converters.errors import ConvertError, place
+from converters.errors import ConvertError, ShapeError, place
 from converters.registry import nearest
 
 TEST = 1
@@ -37,20 +37,25 @@ def deploy(net: Net, is_known: Callable[[str], bool]) -> Net:
     metadata = _preprocessing(layers, is_known)
     layers = _data_to_inputs(layers, is_known)
     silenced = {bottom for layer in dropped if layer.type == "Silence" for bottom in layer.bottoms}
-    return Net(net.name, layers, net.state, _outputs(layers, silenced), metadata)
+    gone = {top for layer in dropped for top in layer.tops}
+    return Net(net.name, layers, net.state, _outputs(layers, silenced), metadata, gone)
 
 
 def cut(net: Net, inputs: Sequence[str], outputs: Sequence[str]) -> Net:
     """Only what is needed to compute ``outputs`` (default: the net's own) from ``inputs`` and the net's other inputs.
 
-    Raises ConvertError for a name that no layer makes.
+    Raises ConvertError for a name that no layer makes or reads.
     """
-    blobs = {top for layer in net.layers for top in layer.tops}
+    inputs, outputs = list(dict.fromkeys(inputs)), list(dict.fromkeys(outputs))
+    made = {name for layer in net.layers for name in layer.tops}
+    blobs = made | {name for layer in net.layers for name in layer.bottoms}
     for name in [*inputs, *outputs]:
-        if name not in blobs and name not in inputs:
-            raise ConvertError(f"no layer makes a blob '{name}'{nearest(name, blobs)}")
+        if name in net.dropped and name not in blobs:
+            raise ConvertError(f"blob '{name}' is what only training computes: layers that train fall away")
+        if name not in (blobs if name in inputs else made):
+            raise ConvertError(f"no layer makes a blob '{name}'{nearest(name, made)}")
     layers = _fed_from_outside(net.layers, inputs)
-    wanted = list(outputs) or net.outputs
+    wanted = outputs or net.outputs
     edges = wiring(layers)
     last_maker = {top: index for index, layer in enumerate(layers) for top in layer.tops}
     needed = {last_maker[name] for name in wanted if name in last_maker}
@@ -59,7 +64,18 @@ def cut(net: Net, inputs: Sequence[str], outputs: Sequence[str]) -> Net:
             needed |= {edge[0] for edge in edges[index] if edge is not None}
     asked = {index for index, layer in enumerate(layers) if layer.type == "Input" and set(layer.tops) & set(inputs)}
     kept = [layer for index, layer in enumerate(layers) if index in needed | asked]
-    return Net(net.name, kept, net.state, wanted, net.metadata)
+    _check_inputs_named(kept, inputs, wanted)
+    return replace(net, layers=kept, outputs=wanted)
+
+
+def _check_inputs_named(layers: Sequence[Layer], inputs: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raises ConvertError where inputs were named, but what is wanted depends on another one as well."""
+    edges = wiring(layers)
+    maker = {top: index for index, layer in enumerate(layers) for top in layer.tops}
+    for index, layer in enumerate(layers):
+        if inputs and layer.type == "Input" and not set(layer.tops) & set(inputs):
+            output = next(name for name in wanted if name in maker and index in _ancestors(edges, maker[name]))
+            raise ConvertError(f"output '{output}' depends on input '{layer.tops[0]}', not among {list(inputs)}")
 
 
 def _fed_from_outside(layers: Sequence[Layer], inputs: Sequence[str]) -> list[Layer]:
@@ -134,7 +150,8 @@ def _data_layers_of_other_phases(layers: Sequence[Layer], excluded: Sequence[Lay
     return found
 
 
-def _ancestors(layers: Sequence[Layer], edges: list[list[tuple[int, int] | None]], start: int) -> set[int]:
+def _ancestors(edges: list[list[tuple[int, int] | None]], start: int) -> set[int]:
+    """The layers that ``start`` depends on, itself among them; by index."""
     found, todo = {start}, [start]
     while todo:
         for edge in edges[todo.pop()]:
@@ -161,7 +178,7 @@ def _label_tops(
     for index, layer in enumerate(layers):
         if index in sources or all((index, number) in read for number in range(len(layer.tops))):
             continue
-        above = _ancestors(layers, edges, index)
+        above = _ancestors(edges, index)
         learned = any(layers[i].type in LEARNED_TYPES for i in above)
         if learned or any(top not in compared for number, top in enumerate(layer.tops) if (index, number) not in read):
             useful |= {edge for i in above for edge in edges[i] if edge is not None}
@@ -184,10 +201,13 @@ def _without_labels(layers: Sequence[Layer], labels: set[tuple[int, int]]) -> li
 
 
 def _data_to_inputs(layers: Sequence[Layer], is_known: Callable[[str], bool]) -> list[Layer]:
-    """``layers`` with an Input layer for each top that stands for data; a blob that the net declares stays an input."""
+    """``layers`` with an Input layer for each input and each top that stands for data; what is declared stays so."""
     declared = {top for layer in layers if layer.type == "Input" for top in layer.tops}
     result = []
     for layer in layers:
+        if layer.type == "Input":
+            result += _single_inputs(layer)
+            continue
         drawn = layer.tops if is_data(layer, is_known) else random_tops(layer)
         if drawn:
             with place(str(layer)):
@@ -197,6 +217,20 @@ def _data_to_inputs(layers: Sequence[Layer], is_known: Callable[[str], bool]) ->
         if kept or not drawn:
             result.append(replace(layer, tops=kept))
     return result
+
+
+def _single_inputs(layer: Layer) -> list[Layer]:
+    """An Input layer for each of its tops. Shapes are given once for all, or once a top (input_layer.cpp)."""
+    shapes = [list(shape.dim) for shape in layer.message.input_param.shape]
+    if len(shapes) not in (0, 1, len(layer.tops)):
+        raise ShapeError(f"{layer}: {len(shapes)} shapes for {len(layer.tops)} tops: none, one, or one a top")
+    shapes = shapes * len(layer.tops) if len(shapes) == 1 else shapes
+    return [
+        replace(
+            _input(top, shapes[index] if shapes else None), name=layer.name, line=layer.line, problems=layer.problems
+        )
+        for index, top in enumerate(layer.tops)
+    ]
 
 
 def _preprocessing(layers: Sequence[Layer], is_known: Callable[[str], bool]) -> dict[str, str]:

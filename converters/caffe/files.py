@@ -21,7 +21,7 @@ class Pair(NamedTuple):
 
 def find_pair(given: Path, prototxt: Path | None) -> Pair:
     """The two files that ``given``, one of them, belongs to. Raises ConvertError where there are several candidates."""
-    if given.suffix == WEIGHTS_SUFFIX:
+    if given.suffix.lower() == WEIGHTS_SUFFIX:
         return Pair(prototxt or _net_beside(given), given)
     if prototxt is not None:
         return Pair(prototxt, given)

@@ -31,7 +31,8 @@ class Layer:
 class Net:
     """Layers in the order of the file, which is the order of execution.
 
-    ``outputs`` are known once it is a deploy net; ``metadata`` is what its data layers say of preprocessing.
+    Once it is a deploy net it has ``outputs``; ``metadata`` is what its data layers say of preprocessing, ``dropped``
+    are blobs of layers that only train.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Net:
     state: Any
     outputs: list[str] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
 
 
 def net_from_tree(tree: Fields) -> Net:

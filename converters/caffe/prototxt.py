@@ -9,6 +9,7 @@ messages: unknown fields are kept, so that ``schema`` can name them with their l
 from __future__ import annotations
 
 import re
+import sys
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
@@ -43,7 +44,7 @@ _TOKEN = re.compile(
        | (?P<other>.)""",
     re.VERBOSE | re.DOTALL,
 )
-_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|.)", re.DOTALL)
+_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{1,2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 _CLOSING = {b"{": b"}", b"<": b">"}
 
@@ -162,6 +163,9 @@ def _unquoted(text: bytes) -> bytes:
         code = match.group(1)
         if code[:1] == b"x" and len(code) > 1:
             return bytes([int(code[1:], 16)])
+        if code[:1] in (b"u", b"U") and len(code) > 1:
+            point = int(code[1:], 16)
+            return chr(point).encode(errors="replace") if point <= sys.maxunicode else b"?"
         if code.isdigit() and code[:1] < b"8":
             return bytes([int(code, 8) & 0xFF])
         return _ESCAPED.get(code, code)

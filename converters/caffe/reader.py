@@ -22,7 +22,7 @@ from converters.caffe.options import Options
 from converters.caffe.upgrade import modern
 from converters.errors import ConvertError, FormatError, ShapeError, UnsupportedError, WeightsError, place
 from converters.filemap import not_a_model
-from converters.formats import LoadOptions, Progress
+from converters.loading import LoadOptions, Progress
 from converters.registry import nearest
 
 _MOST_SHOWN = 6
@@ -45,12 +45,12 @@ def load(path: Path, options: LoadOptions) -> gs.Graph:
     ``outputs`` cut the net at blobs by name. Raises ConvertError.
     """
     source = _read(path, options.prototxt)
-    opset = options.opset or OPSET
+    opset = OPSET if options.opset is None else options.opset
     with place(source.place):
         shapes = _named_shapes(source.net, options.input_shapes, options.inputs)
         net = source.net
         if options.inputs or options.outputs:
-            shapes |= _shapes_of_cuts(source, shapes, options.inputs, opset)
+            shapes |= _shapes_of_cuts(source, shapes, list(dict.fromkeys(options.inputs)), opset)
             net = cut(net, options.inputs, options.outputs)
         graph = _import(net, source.weights, shapes, opset, options.progress)
     graph.metadata_props = {"source": path.name, "source_format": "caffe", **source.net.metadata}
@@ -63,6 +63,8 @@ def load(path: Path, options: LoadOptions) -> gs.Graph:
 
 def _read(path: Path, prototxt: Path | None) -> Source:
     pair = find_pair(path, prototxt)
+    if pair.net is not None and not pair.net.is_file():
+        raise ConvertError(f"{pair.net}: {'is a folder' if pair.net.is_dir() else 'no such file'}")
     model = None
     if pair.weights is not None:
         with place(pair.weights.name):
@@ -132,12 +134,16 @@ def _weights(net: Net, model: CaffeModel | None) -> dict[str, Sequence[Array]] |
 
 
 def _shared(layer: Layer, own: Sequence[Array] | None, last: Mapping[str, tuple[int, Array]]) -> list[Array]:
+    """The layer's blobs, the shared ones as stored last, in the layer's own shape if it has one of as many values.
+
+    Whether shapes may differ is for ``share_mode`` to say, where Net::AppendParam asks for it: at the sharing layer.
+    """
     blobs: list[Array] = list(own or ())
     for index, spec in enumerate(layer.message.param):
         if spec.name in last:
             blob = last[spec.name][1]
-            if index < len(blobs) and spec.share_mode and blob.size == blobs[index].size:
-                blob = blob.reshape(blobs[index].shape)  # PERMISSIVE: only the counts agree
+            if index < len(blobs) and blob.size == blobs[index].size:
+                blob = blob.reshape(blobs[index].shape)
             blobs[index : index + 1] = [blob]
     return blobs
 
@@ -163,6 +169,8 @@ def _named_shapes(net: Net, shapes: Mapping[str, Sequence[int]], cut_inputs: Seq
         if name not in known:
             hint = nearest(name, known) or f"; the net's inputs are {', '.join(known) or 'none'}"
             raise ConvertError(f"--input-shape: there is no input '{name}'{hint}")
+        if any(isinstance(size, int) and size < 1 for size in named[name]):
+            raise ConvertError(f"--input-shape: {shown(named[name])} of '{name}': sizes are positive")
     return named
 
 
@@ -183,13 +191,12 @@ def _shapes_of_cuts(
     return dict(zip(unknown, [list(tensor.shape) for tensor in graph.outputs], strict=True))
 
 
-def _input_shape(layer: Layer, index: int, shapes: Mapping[str, Sequence[int]]) -> Sequence[int]:
+def _input_shape(layer: Layer, shapes: Mapping[str, Sequence[int]]) -> Sequence[int]:
     """The shape of an Input layer's top. Raises ShapeError where neither the net nor the user tells it."""
-    name = layer.tops[index]
-    told = layer.message.input_param.shape
-    shape = list(told[index if len(told) > 1 else 0].dim) if len(told) in (1, len(layer.tops)) else []
+    (name,) = layer.tops
     if name in shapes:
         return shapes[name]
+    shape = [size for told in layer.message.input_param.shape for size in told.dim]
     if not shape or min(shape) < 1:
         said = f" (it says {shown(shape)})" if shape else ""
         raise ShapeError(
@@ -219,8 +226,8 @@ def _import(
         with place(str(layer)):
             _check_tops(layer, blobs, read)
             if layer.type == "Input":
-                for index, top in enumerate(layer.tops):
-                    blobs[top] = builder.input(top, _input_shape(layer, index, shapes))
+                (top,) = layer.tops
+                blobs[top] = builder.input(top, _input_shape(layer, shapes))
             else:
                 parsed = _parsed(layer, importers[layer.type], weights, seen)
                 tops = _run(importers[layer.type], parsed, _bottoms(layer, blobs), builder, names.of(layer))

@@ -179,6 +179,8 @@ def _input_layer(tree: Fields, declared: Collection[str]) -> Fields:
             )
         shapes = [[f._replace(name="dim") for f in dims[i : i + 4]] for i in range(0, len(dims), 4)]
     line = next(f.line for f in tree if f.name == "input")
+    if shapes and len(shapes) != len(names):
+        raise FormatError(f"line {line}: input_shape stands {len(shapes)} times for {len(names)} input(s)")
     fields = [_string("name", "input"), _string("type", "Input"), *(_string("top", name) for name in names)]
     fields.append(Field("input_param", [Field("shape", shape, line) for shape in shapes], line))
     return [Field("layer", fields, line)]
@@ -217,8 +219,8 @@ def _v0_net(layers: list[tuple[int, Fields]]) -> list[tuple[int, Fields]]:
         kind, bottoms, tops = _word(inner, "type"), _words(fields, "bottom"), _words(fields, "top")
         if kind == "padding":
             pad = next((f for f in inner if f.name == "pad"), Field("pad", Scalar("0", quoted=False), line))
-            if len(bottoms) != 1 or len(tops) != 1:
-                raise FormatError(f"line {line}: a padding layer has one bottom and one top")
+            if len(bottoms) != 1 or len(tops) != 1 or bottoms[0] in paddings:
+                raise FormatError(f"line {line}: a padding layer has one bottom, not itself padded, and one top")
             paddings[tops[0]] = (bottoms[0], pad)
             continue
         padded = [name for name in bottoms if name in paddings]

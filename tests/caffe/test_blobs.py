@@ -218,11 +218,6 @@ def test_names_are_text_whatever_their_encoding(stored: bytes, name: str, tmp_pa
 # ---- what is refused ----
 
 
-def bug(row: Any, what: str) -> Any:
-    """A row that fails today, and has to become an ordinary one as soon as it does not."""
-    return pytest.param(row, marks=pytest.mark.xfail(strict=True, reason=what))
-
-
 class Damage(NamedTuple):
     """A file that holds no weights, and the message (without its place)."""
 
@@ -232,7 +227,7 @@ class Damage(NamedTuple):
 
 
 DAMAGED = [
-    Damage("a shape that lies", net(shape(2**40, 2**40) + tagged(DATA, packed("f", 1, 2))), "its shape is 1099511627776x1099511627776, but it holds 2 values"),
+    Damage("a shape that lies", net(shape(2**40, 2**40) + tagged(DATA, packed("f", 1, 2))), "damaged: an axis of 1099511627776 values; Caffe's have at most 2147483647"),
     Damage("old dimensions that lie", net(legacy(1, 1, 2, 2) + FLOATS), "its shape is 1x1x2x2, but it holds 6 values"),
     Damage("one of the old dimensions missing", net(varint(1, 6) + FLOATS), "its shape is 6x0x0x0, but it holds 6 values"),
     Damage("values without a shape", net(shape(2) + shape(3) + FLOATS), "its shape is 3, but it holds 6 values"),
@@ -240,7 +235,7 @@ DAMAGED = [
     Damage("neither shape nor values", net(b""), "its shape is a scalar, but it holds 0 values"),
     Damage("the second of two blobs", net(BLOB, shape(5) + FLOATS), "its shape is 5, but it holds 6 values"),
     Damage("a shape of too many axes", net(shape(*[1] * 33) + tagged(DATA, packed("f", 1))), "damaged: a shape of 33 axes; Caffe's blobs have at most 32"),
-    Damage("a shape that does not end", net(tagged(7, tagged(1, b"\x80")) + FLOATS), "damaged: a shape does not end"),
+    Damage("a shape that does not end", net(tagged(7, tagged(1, b"\x80")) + FLOATS), "damaged: a number does not end at byte 29"),
     Damage("floats with a byte too many", net(tagged(DATA, b"12345")), "damaged: 5 bytes are not a whole number of 4-byte values"),
     Damage("doubles with a float too many", net(tagged(DOUBLES, b"1234")), "damaged: 4 bytes are not a whole number of 8-byte values"),
     Damage("floats that are integers", net(shape(1) + varint(DATA, 3)), "damaged: data that are no floating-point numbers"),
@@ -271,7 +266,6 @@ def test_refused(row: Damage, tmp_path: Path) -> None:
     assert caught.value.message == row.message
 
 
-@pytest.mark.xfail(strict=True, reason="read_caffemodel raises the message again without its places")
 def test_the_place_of_a_damaged_blob_is_told(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"^layer 'conv1': blob 1: its shape is 5, but it holds 6 values"):
         read(tmp_path, net(BLOB, shape(5) + FLOATS))
@@ -284,9 +278,9 @@ def test_the_place_of_a_damaged_blob_is_told(tmp_path: Path) -> None:
         shape(-2, -3) + FLOATS,
         shape(2**63, 2) + FLOATS,
         shape(2**62, 4),  # 0 in 64 bits: sizes are multiplied without overflow
-        bug(shape(0, 2**63), "numpy's ValueError"),
-        bug(shape(0, 2**62, 4), "numpy's ValueError"),
-        bug(tagged(7, tagged(1, b"\xff" * 5000 + b"\x01")) + FLOATS, "Python's ValueError: too many digits to print"),
+        shape(0, 2**63),
+        shape(0, 2**62, 4),
+        tagged(7, tagged(1, b"\xff" * 5000 + b"\x01")) + FLOATS,
     ],
     ids=[
         "one negative",

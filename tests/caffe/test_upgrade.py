@@ -147,7 +147,7 @@ REFUSALS = [
     Refusal("layer and layers in one net", X + v1("RELU") + v2("ReLU", "", 'bottom: "y"', 'top: "z"'), "line 2: the net has both 'layer' and 'layers' fields"),
     Refusal("V0 padding read by something else", X + v0("padding", "pad: 2", top="p") + v0("relu", bottom="p"), "line 3: a padding layer is read by 'relu'"),
     Refusal("V0 padding read together with another blob", X + v0("padding", "pad: 2", top="p") + 'layers { layer { name: "l" type: "conv" num_output: 4 kernelsize: 3 } bottom: "p" bottom: "x" top: "y" top: "z" }', "line 3: a padding layer is read by 'conv'"),
-    Refusal("V0 padding of two blobs", X + 'layers { layer { name: "l" type: "padding" pad: 1 } bottom: "x" bottom: "x" top: "p" }', "line 2: a padding layer has one bottom and one top"),
+    Refusal("V0 padding of two blobs", X + 'layers { layer { name: "l" type: "padding" pad: 1 } bottom: "x" bottom: "x" top: "p" }', "line 2: a padding layer has one bottom, not itself padded, and one top"),
     Refusal("a V0 field that nobody knows", X + v0("conv", "num_output: 4 kernel_size: 3"), "line 2: unknown field 'kernel_size'"),
     Refusal("layers that are no message", "layers: 3", "line 1: 'layers' is a message"),
     Refusal("an unknown V1 type", X + v1("WARP"), "unknown layer types: 'WARP' (l)"),

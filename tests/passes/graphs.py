@@ -12,7 +12,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime
 
-from converters.onnx_export import check, export
+from converters.onnx_file.export import check, export
 
 Array = npt.NDArray[Any]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from converters.caffe.prototxt import Field, Fields, Scalar
+from converters.caffe.prototxt import Field, Fields, Scalar, decode
 from converters.errors import FormatError
 from converters.registry import nearest
 
@@ -20,6 +21,11 @@ _KIND = descriptor_pb2.FieldDescriptorProto
 _UNSIGNED_BITS = {_KIND.TYPE_UINT32: 32, _KIND.TYPE_UINT64: 64}
 _SIGNED_BITS = {_KIND.TYPE_INT32: 32, _KIND.TYPE_INT64: 64}
 _BOOLS = {"true": True, "True": True, "t": True, "1": True, "false": False, "False": False, "f": False, "0": False}
+
+# Twenty digits are more than any field holds, and few enough for int().
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]{0,19})")
+_OCTAL = re.compile(r"[-+]?0[0-7]{1,24}")
+_HEXADECIMAL = re.compile(r"[-+]?0[xX][0-9a-fA-F]{1,18}")
 
 
 class Problem(NamedTuple):
@@ -115,7 +121,7 @@ def _value(spec: descriptor_pb2.FieldDescriptorProto, value: Scalar | Fields) ->
         return text
     if spec.type == _KIND.TYPE_BOOL:
         if text not in _BOOLS:
-            raise ValueError(f"is true or false, not {text}")
+            raise ValueError(f"is true or false, not {_short(text)}")
         return _BOOLS[text]
     if spec.type == _KIND.TYPE_ENUM:
         return _enum_value(spec, text)
@@ -128,26 +134,31 @@ def _enum_value(spec: descriptor_pb2.FieldDescriptorProto, text: str) -> int:
     values = _enum_of(spec.type_name)
     if text in values:
         return values[text]
-    if text.isdigit() and int(text) in values.values():
+    if _DECIMAL.fullmatch(text) and int(text) in values.values():
         return int(text)
-    raise ValueError(f"has no value {text}{nearest(text, values) or ', only ' + ', '.join(values)}")
+    raise ValueError(f"has no value {_short(text)}{nearest(text, values) or ', only ' + ', '.join(values)}")
 
 
 def _float_value(text: str) -> float:
     try:
         return float(text.rstrip("fF") if text[:2].lower() != "0x" and "inf" not in text.lower() else text)
     except ValueError:
-        raise ValueError(f"is a number, not {text}") from None
+        raise ValueError(f"is a number, not {_short(text)}") from None
 
 
 def _int_value(spec: descriptor_pb2.FieldDescriptorProto, text: str) -> int:
-    try:
-        number = int(text, 0) if not text.lstrip("+-").isdigit() else int(text)
-    except ValueError:
+    """Decimal, hexadecimal, or octal with a leading zero, as in C."""
+    if _DECIMAL.fullmatch(text):
+        number = int(text)
+    elif _OCTAL.fullmatch(text):
+        number = int(text, 8)
+    elif _HEXADECIMAL.fullmatch(text):
+        number = int(text, 16)
+    else:
         number = _integral(text)
     low, high = (0, 1 << _UNSIGNED_BITS[spec.type]) if spec.type in _UNSIGNED_BITS else _signed_range(spec)
     if not low <= number < high:
-        raise ValueError(f"is out of range: {text}")
+        raise ValueError(f"is out of range: {_short(text)}")
     return number
 
 
@@ -158,10 +169,14 @@ def _signed_range(spec: descriptor_pb2.FieldDescriptorProto) -> tuple[int, int]:
 
 def _integral(text: str) -> int:
     """An integer that somebody wrote as ``3.0``."""
-    number = _float_value(text)
+    number = math.nan if text.lstrip("+-")[:2].isdigit() and text.lstrip("+-")[0] == "0" else _float_value(text)
     if not math.isfinite(number) or number != int(number):
-        raise ValueError(f"is a whole number, not {text}")
+        raise ValueError(f"is a whole number, not {_short(text)}")
     return int(number)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def tree(message: Any) -> Fields:
@@ -183,4 +198,6 @@ def _tree_value(spec: descriptor_pb2.FieldDescriptorProto, value: Any) -> Scalar
         return Scalar(names.get(value, str(value)), quoted=False)
     if spec.type == _KIND.TYPE_BOOL:
         return Scalar("true" if value else "false", quoted=False)
-    return Scalar(value if spec.type == _KIND.TYPE_STRING else repr(value), quoted=spec.type == _KIND.TYPE_STRING)
+    if spec.type == _KIND.TYPE_STRING:
+        return Scalar(decode(value) if isinstance(value, bytes) else value, quoted=True)
+    return Scalar(repr(value), quoted=False)

@@ -17,10 +17,11 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter, update_import_domains
 from onnx_graphsurgeon.ir.tensor import SparseValues
 
-from converters.errors import ConvertError
+from converters.errors import ConvertError, UnsupportedError
 from converters.version import __version__
 
 PRODUCER = "decant"
+INITIALIZERS_APART = 4  # the IR version from which an initializer need not be an input, too
 LARGE = 1024  # bytes; smaller constants stand in the model itself
 
 
@@ -50,7 +51,10 @@ def export(graph: gs.Graph) -> tuple[ModelProto, list[Large]]:
     model = helper.make_model(proto, opset_imports=update_import_domains(graph), functions=functions)
     model.producer_name = graph.producer_name or PRODUCER
     model.producer_version = graph.producer_version or ("" if graph.producer_name else __version__)
-    model.ir_version = graph.ir_version or helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
+    lowest = helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
+    model.ir_version = max(graph.ir_version or lowest, INITIALIZERS_APART)
+    for name, value in getattr(graph, "model_header", {}).items():
+        setattr(model, name, value)
     helper.set_model_props(model, dict(getattr(graph, "metadata_props", {})))
     return model, large
 
@@ -61,8 +65,11 @@ def check(model: ModelProto, large: Sequence[Large]) -> None:
     Raises ConvertError with the checker's reason.
     """
     before = len(model.graph.input)
+    named = {info.name for info in model.graph.input}  # in old models an initializer may also be an input
     model.graph.input.extend(
-        helper.make_tensor_value_info(item.header.name, item.header.data_type, item.header.dims) for item in large
+        helper.make_tensor_value_info(item.header.name, item.header.data_type, item.header.dims)
+        for item in large
+        if item.header.name not in named
     )
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -102,7 +109,7 @@ def _is_plain(constant: gs.Constant) -> bool:
 
 
 def _header(constant: gs.Constant) -> TensorProto:
-    dtype = helper.np_dtype_to_tensor_dtype(constant.values.dtype)
+    dtype = helper.np_dtype_to_tensor_dtype(constant.values.dtype.newbyteorder("="))
     return TensorProto(name=constant.name, data_type=dtype, dims=constant.values.shape)
 
 
@@ -125,8 +132,20 @@ def _graph(graph: gs.Graph, local: set[str]) -> GraphProto:
 
 
 def _value_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
+    """Raises UnsupportedError for a type that graphsurgeon does not carry."""
+    if tensor.dtype is None or isinstance(tensor, gs.Constant) or tensor.type in ("tensor_type", None):
+        return _tensor_info(tensor)
+    if tensor.type not in ("sequence_type", "sparse_tensor_type"):
+        raise UnsupportedError(f"tensor '{tensor.name}' is of type {tensor.type}, which cannot be written")
     proto: onnx.ValueInfoProto = OnnxExporter.export_value_info_proto(tensor, do_type_check=False)
     return proto
+
+
+def _tensor_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
+    if not isinstance(tensor.dtype, int) and tensor.dtype is None:
+        return helper.make_empty_tensor_value_info(tensor.name)
+    kind = tensor.dtype if isinstance(tensor.dtype, int) else helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+    return helper.make_tensor_value_info(tensor.name, kind, tensor.shape)
 
 
 def _node(node: gs.Node, local: set[str]) -> NodeProto:

@@ -1,44 +1,37 @@
-""".onnx <-> gs.Graph, with the weights left where they lie.
+"""An .onnx file -> gs.Graph, with the weights left where they lie.
 
-Reading: the file is mapped, large initializers are cut out of its bytes and become views on the map, the small rest is
-parsed. Writing: the model is serialised without its large initializers, whose bytes are then written one by one into
-the graph message (their lengths are known beforehand), from file to file where they are still views. Past protobuf's
-2 GB the weights go to ``NAME.onnx.data`` as ONNX external data.
+The file is mapped, large initializers are cut out of its bytes and become views on the map, the small rest is parsed.
+External data become views on their file.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
-from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
 from converters import wire
 from converters.errors import ConvertError, FormatError, UnsupportedError, place
-from converters.filemap import MappedFile, not_a_model, origin, view
-from converters.formats import LoadOptions, Progress
-from converters.onnx_export import LARGE, Large, check, export
+from converters.filemap import MappedFile, not_a_model, view
+from converters.loading import LoadOptions
+from converters.onnx_file.export import LARGE, Large, check
 from onnx_passes.graph import tensors
 
-MAX_PROTOBUF = 2**31 - 1
-EXTERNAL_ALIGNMENT = 4096
-
 Array = npt.NDArray[np.generic]
-_CHUNK = 1 << 22
 
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _GRAPH_INITIALIZER = 7, 5
-_DIMS, _DATA_TYPE, _FLOAT_DATA, _NAME, _RAW_DATA, _DOUBLE_DATA = 1, 2, 4, 8, 9, 10
+_DATA_TYPE, _FLOAT_DATA, _RAW_DATA, _DOUBLE_DATA = 2, 4, 9, 10
 _TYPED_DATA = {_FLOAT_DATA: TensorProto.FLOAT, _DOUBLE_DATA: TensorProto.DOUBLE}
+
+_PACKED = {getattr(TensorProto, name, -1) for name in ("INT4", "UINT4", "INT2", "UINT2", "FLOAT4E2M1")}
 
 _ATTRIBUTES_THAT_GET_LOST = frozenset(
     {
@@ -50,135 +43,6 @@ _ATTRIBUTES_THAT_GET_LOST = frozenset(
         AttributeProto.TYPE_PROTOS,
     }
 )
-
-
-# ---- writing ----
-
-
-def save(graph: gs.Graph, path: Path, *, progress: Progress | None = None) -> list[Path]:
-    """Write ``graph``; returns the files that it became. ``graph.metadata_props`` becomes the model's metadata.
-
-    The model is checked in full, without its weights, before a byte is written. The file appears whole or not at all:
-    it is written beside ``path`` and renamed. Raises ConvertError if the graph is not valid.
-    """
-    model, large = export(graph)
-    check(model, large)
-    total = sum(item.values.nbytes for item in large)
-    report = _Report(progress, total)
-    if model.ByteSize() + total + 64 * (len(large) + 1) <= MAX_PROTOBUF:
-        with _replacing(path) as out:
-            _write_inline(model, large, out, report)
-        return [path]
-    data_path = path.with_name(path.name + ".data")
-    with _replacing(path) as out, _replacing(data_path) as data:
-        _write_external(model, large, data, data_path.name, report)
-        out.write(model.SerializeToString())
-    return [path, data_path]
-
-
-def _write_inline(model: ModelProto, large: Sequence[Large], out: BinaryIO, report: _Report) -> None:
-    """The model's bytes with the large initializers at the end of its graph."""
-    graph = model.graph.SerializeToString()
-    model.ClearField("graph")
-    heads = [_initializer_head(item) for item in large]
-    length = len(graph) + sum(len(head) + item.values.nbytes for head, item in zip(heads, large, strict=True))
-    out.write(model.SerializeToString())
-    out.write(wire.bytes_header(_MODEL_GRAPH, length))
-    out.write(graph)
-    for head, item in zip(heads, large, strict=True):
-        out.write(head)
-        _write_array(item.values, out, report)
-
-
-def _initializer_head(item: Large) -> bytes:
-    """Everything of an initializer's field but its data, which are the last bytes of it."""
-    header = item.header.SerializeToString()
-    data = wire.bytes_header(_RAW_DATA, item.values.nbytes)
-    return wire.bytes_header(_GRAPH_INITIALIZER, len(header) + len(data) + item.values.nbytes) + header + data
-
-
-def _write_external(model: ModelProto, large: Sequence[Large], data: BinaryIO, location: str, report: _Report) -> None:
-    """The data of large initializers one behind the other, and in the model where they lie."""
-    for item in large:
-        data.seek(-data.tell() % EXTERNAL_ALIGNMENT, os.SEEK_CUR)
-        tensor = model.graph.initializer.add()
-        tensor.CopyFrom(item.header)
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, number in {"offset": data.tell(), "length": item.values.nbytes}.items():
-            tensor.external_data.add(key=key, value=str(number))
-        tensor.external_data.add(key="location", value=location)
-        _write_array(item.values, data, report)
-
-
-def _write_array(array: Array, out: BinaryIO, report: _Report) -> None:
-    """The array's bytes, little-endian in C order: from file to file where it is a view, in pieces otherwise."""
-    where = origin(array)
-    if where is not None:
-        _copy_range(where[0].descriptor, where[1], array.nbytes, out, report)
-        return
-    flat = array.reshape(-1)
-    step = max(1, _CHUNK // array.itemsize)
-    for start in range(0, flat.size, step):
-        piece = np.ascontiguousarray(flat[start : start + step], array.dtype.newbyteorder("<"))
-        out.write(piece.view(np.uint8).data)
-        report.add(piece.nbytes)
-
-
-def _copy_range(source: int, offset: int, length: int, out: BinaryIO, report: _Report) -> None:
-    """``length`` bytes from a file to ``out``, inside the kernel where it can."""
-    out.flush()
-    while length:
-        copied = _kernel_copy(source, offset, min(length, _CHUNK * 16), out.fileno(), out.tell())
-        if copied:
-            out.seek(copied, os.SEEK_CUR)
-        else:
-            piece = os.pread(source, min(length, _CHUNK), offset)
-            if not piece:
-                raise ConvertError("the source file became shorter while it was read")
-            out.write(piece)
-            out.flush()
-            copied = len(piece)
-        offset += copied
-        length -= copied
-        report.add(copied)
-
-
-def _kernel_copy(source: int, offset: int, length: int, target: int, target_offset: int) -> int:
-    """os.copy_file_range; 0 where the system or the file systems have none."""
-    if not hasattr(os, "copy_file_range"):
-        return 0
-    try:
-        return os.copy_file_range(source, target, length, offset, target_offset)
-    except OSError:
-        return 0
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file beside ``path`` to write to, renamed to ``path`` at the end; on a failure removed, ``path`` untouched."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as out:
-            yield out
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-class _Report:
-    """Counts bytes for a progress bar."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def add(self, count: int) -> None:
-        self._done += count
-        if self._progress:
-            self._progress(self._done, self._total)
-
-
-# ---- reading ----
 
 
 class _Cut(NamedTuple):
@@ -198,26 +62,20 @@ def load(path: Path, options: LoadOptions) -> gs.Graph:
 
 
 def _load(path: Path, options: LoadOptions) -> gs.Graph:
-    if options.prototxt or options.input_shapes or options.opset:
+    if options.prototxt or options.input_shapes or options.opset is not None:
         raise UnsupportedError(
             "an ONNX model says its shapes and its opset itself: no --prototxt, --input-shape or --opset"
         )
     source = MappedFile(path)
-    rest, cuts = _without_large_data(source)
-    try:
-        model = ModelProto.FromString(rest)
-    except DecodeError:
-        raise FormatError(not_a_model(source[:64]) or "not an ONNX model, or damaged") from None
-    if not model.HasField("graph") or not model.opset_import:
-        raise FormatError("not an ONNX model: it has no graph, or does not say its opset")
+    model, cuts = _parsed(source)
     _refuse_lost(model.graph)
     folder = _ExternalData(path.parent)
     arrays = _arrays(model, source, cuts, folder)
     _check(model, arrays)
     try:
         graph = gs.import_onnx(model)
-    except OnnxGraphSurgeonException as error:
-        raise FormatError(str(error)) from None
+    except Exception as error:  # noqa: BLE001 - what graphsurgeon raises on odd models has no common base
+        raise FormatError(f"onnx-graphsurgeon does not read the model: {error}") from None
     for tensor in tensors(graph):
         if isinstance(tensor, gs.Constant) and tensor.name in arrays:
             tensor.values = arrays[tensor.name]
@@ -226,7 +84,26 @@ def _load(path: Path, options: LoadOptions) -> gs.Graph:
         setattr(graph, name, _text(getattr(graph, name)))
     graph.source_files = [path, *folder.files]
     graph.metadata_props = {_text(entry.key): _text(entry.value) for entry in model.metadata_props}
+    graph.model_header = {
+        "domain": _text(model.domain),
+        "doc_string": _text(model.doc_string),
+        "model_version": model.model_version,
+    }
     return graph
+
+
+def _parsed(source: MappedFile) -> tuple[ModelProto, dict[int, _Cut]]:
+    """The model without the data of large initializers, and by the initializer's number where those lie."""
+    try:
+        rest, cuts = _without_large_data(source)
+        model = ModelProto.FromString(rest)
+    except FormatError as error:
+        raise FormatError(not_a_model(source[:64]) or error.message) from None
+    except DecodeError:
+        raise FormatError(not_a_model(source[:64]) or "not an ONNX model, or damaged") from None
+    if not model.HasField("graph") or not model.opset_import:
+        raise FormatError("not an ONNX model: it has no graph, or does not say its opset")
+    return model, cuts
 
 
 def _text(value: str | bytes) -> str:
@@ -311,11 +188,8 @@ def _is_plain(kind: int) -> bool:
     """Whether numpy itself has the type, so that bytes in the file are values in an array."""
     try:
         return np.dtype(helper.tensor_dtype_to_np_dtype(kind)).kind in "fiub" and kind not in _PACKED
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return False
-
-
-_PACKED = {getattr(TensorProto, name, -1) for name in ("INT4", "UINT4", "INT2", "UINT2", "FLOAT4E2M1")}
 
 
 def _array(tensor: TensorProto, source: MappedFile, cut: _Cut) -> Array:
@@ -355,14 +229,23 @@ class _ExternalData:
 
     def _file(self, location: str, where: str) -> MappedFile:
         if location not in self._files:
+            with place(where):
+                self._files[location] = self._opened(location)
+        return self._files[location]
+
+    def _opened(self, location: str) -> MappedFile:
+        name = f"external data '{location[:80]}'"
+        try:
             path = self._folder / location
             inside = path.resolve().is_relative_to(self._folder.resolve()) and ".." not in Path(location).parts
             if not location or Path(location).is_absolute() or not inside or path.is_symlink():
-                raise FormatError(f"{where}: external data lie outside of the model's folder: '{location}'")
+                raise FormatError(f"its {name} lie outside of the model's folder")
             if not path.is_file():
-                raise FormatError(f"{where}: its external data '{location}' are missing")
-            self._files[location] = MappedFile(path)
-        return self._files[location]
+                raise FormatError(f"its {name} are missing")
+            with place(name):
+                return MappedFile(path)
+        except (OSError, ValueError) as error:  # too long a name, a zero byte in it
+            raise FormatError(f"its {name} cannot be read: {error}") from None
 
 
 def _refuse_lost(graph: GraphProto) -> None:
@@ -379,6 +262,11 @@ def _refuse_lost(graph: GraphProto) -> None:
                 )
             if attribute.type == AttributeProto.GRAPH:
                 _refuse_lost(attribute.g)
+    for tensor in graph.initializer:
+        if tensor.data_type not in TensorProto.DataType.values():
+            raise FormatError(
+                f"damaged: initializer '{tensor.name}' is of type {tensor.data_type}, which ONNX does not have"
+            )
     names = [info.name for infos in (graph.input, graph.output, graph.value_info, graph.initializer) for info in infos]
     for name in names:
         if not isinstance(name, str):

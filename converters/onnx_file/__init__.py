@@ -1,0 +1,1 @@
+"""ONNX files: the format in the middle, read and written like any other."""
