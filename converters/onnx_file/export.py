@@ -133,8 +133,10 @@ def _graph(graph: gs.Graph, local: set[str]) -> GraphProto:
 
 def _value_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
     """Raises UnsupportedError for a type that graphsurgeon does not carry."""
-    if tensor.dtype is None or isinstance(tensor, gs.Constant) or tensor.type in ("tensor_type", None):
+    if isinstance(tensor, gs.Constant) or tensor.type == "tensor_type":
         return _tensor_info(tensor)
+    if tensor.type is None:
+        return helper.make_empty_tensor_value_info(tensor.name)
     if tensor.type not in ("sequence_type", "sparse_tensor_type"):
         raise UnsupportedError(f"tensor '{tensor.name}' is of type {tensor.type}, which cannot be written")
     proto: onnx.ValueInfoProto = OnnxExporter.export_value_info_proto(tensor, do_type_check=False)
@@ -142,7 +144,7 @@ def _value_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
 
 
 def _tensor_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
-    if not isinstance(tensor.dtype, int) and tensor.dtype is None:
+    if tensor.dtype is None:
         return helper.make_empty_tensor_value_info(tensor.name)
     kind = tensor.dtype if isinstance(tensor.dtype, int) else helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
     return helper.make_tensor_value_info(tensor.name, kind, tensor.shape)
